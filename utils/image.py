@@ -1,0 +1,191 @@
+"""Pictures as uint8 RGB arrays [H, W, 3]: showing masks, contact sheets, resizing, colour matching, safe writing.
+
+Sizes are given as (width, height), in pixels.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from utils.errors import DiskError, UserError
+
+# One natural colour a class, in the order of datasets.landscape.CLASSES; the contest has no official palette.
+PALETTE = np.array(
+    [
+        [112, 108, 128],  # mountain
+        [160, 208, 245],  # sky
+        [64, 150, 200],  # water
+        [20, 80, 150],  # sea
+        [150, 140, 130],  # rock
+        [30, 95, 40],  # tree
+        [120, 80, 45],  # earth
+        [140, 160, 90],  # hill
+        [70, 180, 215],  # river
+        [235, 215, 160],  # sand
+        [175, 130, 85],  # land
+        [185, 90, 80],  # building
+        [110, 190, 70],  # grass
+        [60, 140, 60],  # plant
+        [240, 60, 90],  # person
+        [250, 140, 30],  # boat
+        [215, 240, 250],  # waterfall
+        [165, 85, 130],  # wall
+        [95, 60, 70],  # pier
+        [205, 180, 140],  # path
+        [45, 120, 165],  # lake
+        [200, 40, 40],  # bridge
+        [210, 205, 80],  # field
+        [85, 85, 90],  # road
+        [200, 150, 200],  # railing
+        [130, 70, 170],  # fence
+        [250, 200, 60],  # ship
+        [225, 130, 115],  # house
+        [20, 20, 20],  # other
+    ],
+    np.uint8,
+)
+
+
+def colorize_mask(mask):
+    """Labels 0..28, uint8 [H, W] -> their colours in PALETTE, uint8 [H, W, 3]."""
+    return PALETTE[mask]
+
+
+def resize(image, size):
+    """Picture uint8 [H, W, 3] stretched to `size` by a Lanczos filter, which is widened (antialiased) to shrink."""
+    if image.shape[1::-1] == tuple(size):
+        return image
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def contact_sheet(rows, titles=None, captions=None, size=None, gap=4):
+    """Pictures in a grid on white, for a look at many at once.
+
+    rows: list of rows, each a list of pictures uint8 [H, W, 3]; a shorter row leaves its end white.
+    titles: a heading for each column of the longest row. captions: a line of text (ASCII) below each row.
+    size: (width, height) every picture is resized to; by default that of the first. gap: pixels between pictures.
+    Returns one picture, uint8 [H, W, 3].
+    """
+    width, height = size or rows[0][0].shape[1::-1]
+    columns = max(map(len, rows))
+    blank = np.full((height, width, 3), 255, np.uint8)
+
+    def side_by_side(cells):
+        return np.hstack([np.pad(cell, ((0, 0), (gap, 0), (0, 0)), constant_values=255) for cell in cells])
+
+    strips = []
+    if titles:
+        strips.append(side_by_side([_text_line(title, width) for title in titles]))
+    for number, row in enumerate(rows):
+        cells = [resize(picture, (width, height)) for picture in row] + (columns - len(row)) * [blank]
+        strips.append(side_by_side(cells))
+        if captions:
+            strips.append(_text_line(captions[number], strips[-1].shape[1]))
+    sheet = np.vstack([np.pad(strip, ((gap, 0), (0, 0), (0, 0)), constant_values=255) for strip in strips])
+    return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255)
+
+
+def _text_line(text, width, height=20):
+    """A line of black text on white, uint8 [height, width, 3], in smaller letters where it would not fit."""
+    line = np.full((height, width, 3), 255, np.uint8)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+    (length, _), _ = cv2.getTextSize(text, font, scale, 1)
+    scale *= min(1, (width - 8) / max(length, 1))
+    cv2.putText(line, text, (4, height - 6), font, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return line
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Colour matching: give a result the tone of its reference, leaving its layout alone.
+
+MAX_GAIN = 3.0  # a nearly flat channel is stretched no further: that would only blow up its noise
+
+
+def match_lab(image, reference):
+    """Mean and standard deviation of each LAB channel moved to the reference's.
+
+    Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001, eq. 10-11, in CIELAB instead of l-alpha-beta.
+    """
+    lab, target = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
+    gain = np.minimum(target.std((0, 1)) / np.maximum(lab.std((0, 1)), 1e-3), MAX_GAIN)
+    lab = (lab - lab.mean((0, 1))) * gain + target.mean((0, 1))
+    rgb = cv2.cvtColor(np.float32(lab), cv2.COLOR_LAB2RGB)  # colours outside the gamut come out of 0..1
+    return np.uint8(np.clip(rgb * 255, 0, 255).round())
+
+
+def match_histogram(image, reference, strength=0.5):
+    """Each RGB channel moved by `strength` (0..1) of the way to the reference's histogram.
+
+    Histogram specification: Gonzalez and Woods, "Digital Image Processing", section 3.3, s = T(r), z = G^-1(s).
+    """
+    levels = np.arange(256)
+    matched = np.empty_like(image)
+    for channel in range(3):
+        ours, theirs = (np.bincount(x[..., channel].ravel(), minlength=256) for x in (image, reference))
+        present = theirs > 0  # elsewhere the reference's distribution is flat and has no inverse
+        target = np.interp(ours.cumsum() / ours.sum(), (theirs.cumsum() / theirs.sum())[present], levels[present])
+        table = np.uint8((levels + strength * (target - levels)).round())
+        matched[..., channel] = table[image[..., channel]]
+    return matched
+
+
+COLOR_MATCHES = {
+    "none": lambda image, reference: image,
+    "lab": match_lab,
+    "histogram": match_histogram,
+}
+
+
+def color_match(image, reference, mode):
+    """`image` in the tone of `reference` (uint8 [H, W, 3] both, sizes may differ); `mode` is a key of COLOR_MATCHES."""
+    return COLOR_MATCHES[mode](image, reference)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing: a file is either whole or not there.
+
+
+def write_jpeg(path, image, quality=95):
+    """Writes the picture uint8 [H, W, 3] as JPEG, colour at full resolution. Raises as write_file does."""
+    write_file(path, _encoded(image, "JPEG", quality=quality, subsampling=0))
+
+
+def write_png(path, image):
+    """Writes a picture uint8 [H, W, 3], or a mask uint8 or uint16 [H, W], as PNG. Raises as write_file does."""
+    write_file(path, _encoded(image, "PNG"))
+
+
+def _encoded(image, form, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def write_file(path, data):
+    """Writes `data` (bytes) under a temporary name beside `path` and renames it; makes missing folders.
+
+    Raises DiskError when the disk or quota is full, UserError when the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskError(f"{path} was not written: {error.strerror}. Free some space and run again.") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}. Check the folder and its permissions.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

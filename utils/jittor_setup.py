@@ -1,0 +1,138 @@
+"""Makes `import jittor` work on a machine that reaches nothing but a package index. Import this before Jittor.
+
+Left alone, Jittor 1.3.11 downloads oneDNN at its first import, and on CUDA machines cuTT and CUTLASS, and dies where there is no
+network. It also dies where `nvcc` is installed but no GPU answers. This module
+
+- puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
+- keeps CUDA to machines on which a device answers,
+- says what to install where a compiler or the Python headers are missing.
+
+It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers.
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from utils.errors import UserError
+
+ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
+
+
+def cuda_device_count() -> int:
+    """Number of CUDA devices that the driver can open; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def find_nvcc() -> str | None:
+    candidates = [os.environ.get("nvcc_path"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"]
+    return next((path for path in candidates if path and Path(path).is_file()), None)
+
+
+def check_toolchain() -> None:
+    """Raises UserError where Jittor could not compile: no C++ compiler, or no Python headers."""
+    if shutil.which(os.environ.get("cc_path", "g++")) is None:
+        raise UserError("Jittor compiles its kernels with g++, and there is none here. Install it (Debian, Ubuntu: apt-get install g++).")
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        raise UserError(
+            f"Jittor needs the headers of {python} (Python.h), and they are not installed. Install them (Debian, Ubuntu: apt-get install {python}-dev)."
+        )
+    # In a virtual environment Jittor would pick /usr/bin/python3.x-config, which may belong to another build of Python.
+    config = Path(sys.base_prefix) / "bin" / f"{python}-config"
+    if config.is_file():
+        os.environ.setdefault("python_config_path", str(config))
+
+
+def provide_onednn(cache: Path, prefix: Path) -> None:
+    """Copies oneDNN from `prefix`/{lib,include}, where its wheels put it, to `cache`/`ONEDNN` unless it is there.
+
+    A copy and not a link, so that Jittor's cache outlives the virtual environment. The folder appears in one rename: two processes
+    that start at once do not disturb each other.
+    """
+    target = cache / ONEDNN
+    if (target / "lib" / "libmkldnn.so").is_file():
+        return
+    library, headers = prefix / "lib" / "libmkldnn.so", prefix / "include"
+    if not (library.is_file() and (headers / "mkldnn.hpp").is_file()):
+        return  # no wheel for this machine: Jittor downloads its own
+    cache.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix="incomplete-", dir=cache))
+    try:
+        (building / "lib").mkdir()
+        soname = "libdnnl.so.2"  # what binaries linked with -lmkldnn load at run time
+        shutil.copy2(library.resolve(), building / "lib" / soname)
+        (building / "lib" / "libmkldnn.so").symlink_to(soname)
+        (building / "include").mkdir()
+        for header in [*headers.glob("dnnl*"), *headers.glob("mkldnn*"), headers / "oneapi"]:
+            copy = shutil.copytree if header.is_dir() else shutil.copy2
+            copy(header, building / "include" / header.name)
+        building.chmod(0o755)
+        os.rename(building, target)
+    except OSError as error:
+        if not (target / "lib" / "libmkldnn.so").is_file():  # else another process was quicker
+            raise UserError(
+                f"oneDNN could not be copied to {target}: {error}. Make that folder writable, or remove it if it is broken."
+            ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def choose_device() -> str:
+    """Leaves CUDA on only where a device answers and `nvcc` is there to compile for it; returns a description of the device."""
+    devices = cuda_device_count()
+    if devices and find_nvcc():
+        for download in ("use_cutt", "use_cutlass"):  # speed-ups for operators that we do not use
+            os.environ.setdefault(download, "0")
+        if "nccl_include_path" not in os.environ:
+            os.environ.setdefault("use_nccl", "0")
+        return f"CUDA ({devices} device{'s' if devices > 1 else ''})"
+    os.environ["nvcc_path"] = ""
+    reason = "a CUDA device answers, but nvcc is missing: install the CUDA toolkit to use it" if devices else "no CUDA device answers"
+    return f"CPU ({os.cpu_count()} cores; {reason})"
+
+
+def prepare() -> str:
+    """Sets the process up for `import jittor`; returns a description of the device that will be used."""
+    check_toolchain()
+    os.environ.setdefault("FIX_TORCH_ERROR", "0")  # else Jittor imports any PyTorch it finds, 7 seconds slower
+    os.environ.setdefault("log_silent", "1")  # its report of compilers and paths; errors and progress still show
+    # Threads that wait must not spin: the loader's threads, or any other load, would be kept off the cores (measured: convolutions 3 times slower)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("cache_name", "default")  # else named after the git branch, if the virtual environment lies in a checkout
+    if platform.system() == "Linux" and platform.machine() == "x86_64":
+        provide_onednn(Path.home() / ".cache" / "jittor" / "mkl", Path(sys.prefix))
+    return choose_device()
+
+
+def import_jittor():
+    """Imports Jittor. Where its compiler or flags changed, Jittor rebuilds a helper, asks to be run again, and exits: this does so, once."""
+    try:
+        import jittor
+    except SystemExit:
+        if os.environ.get("SHANSHUI_RESTARTED"):
+            raise
+        os.environ["SHANSHUI_RESTARTED"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+    return jittor
+
+
+try:
+    DEVICE = prepare()
+except UserError as problem:
+    print(problem, file=sys.stderr)
+    raise SystemExit(problem.status) from None
+jittor = import_jittor()
+jittor.flags.use_cuda = int(jittor.has_cuda)

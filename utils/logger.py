@@ -1,0 +1,117 @@
+"""The log of a run: JSON lines for programs, and the same numbers and pictures for TensorBoard."""
+
+import errno
+import io
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utils.checkpoint import atomic_write
+from utils.errors import DiskError, UserError
+
+
+class RunLog:
+    """Appends to `folder`/log.jsonl and to TensorBoard events in `folder`/tensorboard/`stage`.
+
+    A line is {"step", "stage", "time" (seconds since 1970), the scalars}. A run going on from `resume_step` logs the
+    steps after it once more, so this stage's lines beyond it are dropped first (0 starts the stage's log anew).
+    Raises DiskError when the disk is full, UserError when the folder cannot be written to.
+    """
+
+    def __init__(self, folder: str | Path, stage: str, resume_step: int = 0):
+        self.folder, self.stage = Path(folder), stage
+        path = self.folder / "log.jsonl"
+        self.tensorboard = import_tensorboard()
+        try:
+            kept = [line for line in read_log(path) if line["stage"] != stage or line["step"] <= resume_step]
+            with atomic_write(path) as file:
+                file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the run lasts)
+            (self.folder / "tensorboard" / stage).mkdir(parents=True, exist_ok=True)
+            # The file's name has the second it was opened in: with the process number, two runs do not share one.
+            prefix = self.folder / "tensorboard" / stage / "events"
+            self.events = self.tensorboard.EventsWriter(str(prefix), filename_suffix=f".{os.getpid()}")
+        except OSError as error:
+            raise self.unwritable(error) from error
+        # TensorBoard hides what earlier files hold of this step and later ones.
+        session = self.tensorboard.event_pb2.SessionLog(status=self.tensorboard.event_pb2.SessionLog.START)
+        self.add_event(step=resume_step + 1, session_log=session)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Logs numbers by name. inf and nan become strings in the JSON line: JSON has no such numbers."""
+        numbers = {name: float(value) for name, value in values.items()}
+        line = {"step": step, "stage": self.stage, "time": round(time.time(), 3)}
+        line |= {name: number if math.isfinite(number) else str(number) for name, number in numbers.items()}
+        try:
+            self.lines.write(json.dumps(line) + "\n")
+            self.lines.flush()
+        except OSError as error:
+            raise self.unwritable(error) from error
+        self.add_summary(step, [{"tag": name, "simple_value": number} for name, number in numbers.items()])
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Shows uint8 RGB pictures [H, W, 3] by name in TensorBoard."""
+        values = []
+        for name, picture in pictures.items():
+            jpeg = io.BytesIO()
+            Image.fromarray(picture).save(jpeg, "JPEG", quality=90)
+            height, width, _ = picture.shape
+            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": jpeg.getvalue()}
+            values.append({"tag": name, "image": image})
+        self.add_summary(step, values)
+
+    def close(self) -> None:
+        self.lines.close()
+        self.events.close()
+
+    def add_summary(self, step: int, values: list[dict]) -> None:
+        self.add_event(step=step, summary={"value": values})
+
+    def add_event(self, **content: object) -> None:
+        try:
+            self.events.write_event(self.tensorboard.event_pb2.Event(wall_time=time.time(), **content))
+            self.events.flush()
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> UserError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskError(f"disk full while logging to {self.folder}: free space and run the same command again")
+        return UserError(f"cannot log to {self.folder} ({error.strerror}): give a folder that can be written to")
+
+
+def read_log(path: str | Path) -> list[dict]:
+    """The lines of a log, [] where there is none; a line that a killed run has cut short is left out."""
+    path, lines = Path(path), []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def import_tensorboard():
+    """tensorboardX's module of event files, imported as if there were no `torch`.
+
+    tensorboardX imports any `torch` it finds. Jittor's jtorch installs a package of that name, and merely importing it
+    changes flags of Jittor under which training no longer learns. Only the writer of event files is used: the
+    SummaryWriter around it writes from another thread, in which a full disk goes unnoticed and then blocks the run.
+    """
+    hidden = sys.modules.get("torch")
+    sys.modules["torch"] = None
+    try:
+        from tensorboardX import event_file_writer
+    finally:
+        if hidden is None:
+            del sys.modules["torch"]
+        else:
+            sys.modules["torch"] = hidden
+    return event_file_writer

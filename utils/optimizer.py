@@ -1,0 +1,90 @@
+"""AdamW with gradient accumulation and clipping."""
+
+import math
+from collections.abc import Iterable
+
+import jittor as jt
+import numpy as np
+
+from utils.checkpoint import check_fit
+
+
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2).
+
+    `named_parameters` are pairs of a name and a Var, as `module.named_parameters()` gives them; those whose gradient is
+    stopped are left alone. Only weights of two and more dimensions decay, which leaves out biases and the scales of
+    normalisation layers. Weights and moments are float32.
+
+    `updates` counts the steps taken, `skipped` those left out because the gradient was not finite.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, jt.Var]],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        self.parameters = {name: parameter for name, parameter in named_parameters if not parameter.is_stop_grad()}
+        self.first = {name: jt.zeros(parameter.shape).stop_grad() for name, parameter in self.parameters.items()}
+        self.second = {name: jt.zeros(parameter.shape).stop_grad() for name, parameter in self.parameters.items()}
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.updates = self.skipped = 0
+
+    def step(self, losses: Iterable[jt.Var], lr: float, max_norm: float = math.inf) -> float:
+        """One update by the gradient of the mean of `losses`, whose global norm is returned.
+
+        A gradient longer than `max_norm` is scaled down to it first. `losses` yields one scalar Var a micro-batch: a
+        generator that builds each when it is asked for it keeps one graph in memory at a time. Where the norm is inf or
+        nan, nothing changes but `skipped`.
+        """
+        parameters = list(self.parameters.values())
+        gradients, count = None, 0
+        for loss in losses:
+            parts = jt.grad(loss, parameters, retain_graph=False)
+            if gradients is not None:
+                parts = [total + part for total, part in zip(gradients, parts, strict=True)]
+            gradients = [part.float32().stop_grad() for part in parts]
+            jt.sync(gradients)  # runs the micro-batch now, so that its graph is free before the next is built
+            count += 1
+        norm = global_norm(gradients) / count
+        if not math.isfinite(norm):
+            self.skipped += 1
+            return norm
+        self.updates += 1
+        scale = min(1.0, max_norm / (norm + 1e-6)) / count
+        beta1, beta2 = self.betas
+        rate = lr / (1.0 - beta1**self.updates)
+        correction = 1.0 / math.sqrt(1.0 - beta2**self.updates)
+        for (name, weight), gradient in zip(self.parameters.items(), gradients, strict=True):
+            first, second = self.first[name], self.second[name]
+            decay = 1.0 - lr * self.weight_decay if weight.ndim >= 2 else 1.0
+            gradient = gradient * scale
+            first.update(first * beta1 + gradient * (1.0 - beta1)).stop_grad()
+            second.update(second * beta2 + gradient * gradient * (1.0 - beta2)).stop_grad()
+            weight.update(weight * decay - first / (second.sqrt() * correction + self.eps) * rate)
+        # Lazy expressions would pile up from step to step.
+        jt.sync([*parameters, *self.first.values(), *self.second.values()])
+        return norm
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state, copied: "first.<name>" and "second.<name>" moments, "updates", "skipped"."""
+        state = {f"first.{name}": moment.numpy() for name, moment in self.first.items()}
+        state |= {f"second.{name}": moment.numpy() for name, moment in self.second.items()}
+        return state | {"updates": np.array([self.updates]), "skipped": np.array([self.skipped])}
+
+    def load(self, arrays: dict[str, np.ndarray], source: str = "the checkpoint") -> None:
+        """Takes back what `arrays()` gave. Raises UserError naming each that does not fit; `source` is their file."""
+        check_fit({name: array.shape for name, array in self.arrays().items()}, arrays, source, "the optimizer")
+        for name in self.parameters:
+            self.first[name].update(jt.array(arrays[f"first.{name}"])).stop_grad()
+            self.second[name].update(jt.array(arrays[f"second.{name}"])).stop_grad()
+        jt.sync([*self.first.values(), *self.second.values()])
+        self.updates, self.skipped = int(arrays["updates"][0]), int(arrays["skipped"][0])
+
+
+def global_norm(gradients: list[jt.Var]) -> float:
+    """Euclidean norm of all gradients as one vector, in float64: a float32 sum of millions of squares loses digits."""
+    squares = [gradient.reshape(-1).float64().sqr().sum() for gradient in gradients]
+    return math.sqrt(sum(float(square[0]) for square in jt.fetch_sync(squares)))
