@@ -1,0 +1,62 @@
+"""An endless stream of batches in which everything random follows from (seed, step).
+
+Nothing is drawn from a generator that lives on between steps, so a run resumed at a step sees exactly the examples, in
+the order and with the augmentations, that an uninterrupted run would have seen; the number of threads changes nothing.
+"""
+
+import functools
+import itertools
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from utils.errors import UserError
+
+SHUFFLE = 1  # keeps the stream that orders an epoch apart from the streams (seed, number) of the examples
+
+
+def batches(dataset, batch_size, seed, start_step=0, workers=2):
+    """Yields the batches of steps start_step, start_step + 1, ... without end.
+
+    dataset: has `len()` and `example(index, rng) -> dict[str, np.ndarray]`, which draws all its chance from the
+    `np.random.Generator` it is given and is safe to call from several threads.
+    Each batch is a dict of the examples' arrays stacked along a new first axis. Every epoch is a new permutation of the
+    whole data set; a batch may straddle two epochs. workers: threads that prepare examples ahead; 0 uses the caller's.
+
+    An exception in `example` is raised here, at the step it belongs to. Closing the generator stops the threads.
+    Raises UserError when the data set is empty.
+    """
+    size = len(dataset)
+    if size == 0:
+        raise UserError("The data set is empty: there is nothing to make a batch of.")
+
+    @functools.lru_cache(maxsize=2)  # the running epoch and the one a batch may straddle into
+    def order(epoch):
+        return np.random.default_rng((seed, epoch, SHUFFLE)).permutation(size)
+
+    def example(number):
+        epoch, place = divmod(number, size)
+        return dataset.example(int(order(epoch)[place]), np.random.default_rng((seed, number)))
+
+    def numbers(step):
+        return range(step * batch_size, (step + 1) * batch_size)
+
+    if workers == 0:
+        for step in itertools.count(start_step):
+            yield _stack([example(number) for number in numbers(step)])
+
+    ahead = 1 + -(-2 * workers // batch_size)  # batches: one, and enough to give every thread two examples
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    waiting = deque()
+    try:
+        for step in itertools.count(start_step):
+            waiting.append([pool.submit(example, number) for number in numbers(step)])
+            if len(waiting) > ahead:
+                yield _stack([future.result() for future in waiting.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _stack(examples):
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

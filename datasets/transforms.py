@@ -1,0 +1,40 @@
+"""Pictures to arrays and back, random crops, and the colour statistics of a reference. NumPy only."""
+
+import numpy as np
+
+HISTOGRAM_BINS = 16
+NUM_COLOR_STATISTICS = 3 * (2 + HISTOGRAM_BINS)
+
+
+def to_array(image: np.ndarray) -> np.ndarray:
+    """uint8 [..., H, W, 3] → float32 [..., 3, H, W] in −1..1."""
+    return np.ascontiguousarray(np.moveaxis(image, -1, -3), dtype=np.float32) / 127.5 - 1
+
+
+def to_image(array: np.ndarray) -> np.ndarray:
+    """float32 [..., 3, H, W], clipped to −1..1 → uint8 [..., H, W, 3]."""
+    return np.moveaxis(np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8), -3, -1)
+
+
+def random_crop(array: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A window [..., height, width] at a random place of [..., H, W]."""
+    top = int(rng.integers(array.shape[-2] - height + 1))
+    left = int(rng.integers(array.shape[-1] - width + 1))
+    return array[..., top : top + height, left : left + width]
+
+
+def random_flip(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Left and right exchanged, or not, with equal chance."""
+    return array[..., ::-1] if rng.random() < 0.5 else array
+
+
+def color_statistics(image: np.ndarray) -> np.ndarray:
+    """What a photo's colours are, without where: float32 [54] of uint8 [H, W, 3].
+
+    For red, green and blue the mean and the standard deviation (of values in −1..1), then the square root of the share of pixels in
+    each of 16 bins of brightness.
+    """
+    pixels = image.reshape(-1, 3)
+    shares = [np.bincount(channel >> 4, minlength=HISTOGRAM_BINS) / len(pixels) for channel in pixels.T]
+    moments = [pixels.mean(axis=0) / 127.5 - 1, pixels.std(axis=0) / 127.5]
+    return np.concatenate([*moments, *np.sqrt(shares)]).astype(np.float32)
