@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from models.diffusion.denoiser import Denoiser, guidance_branches, guide
+from models.diffusion.schedule import NoiseSchedule
+
+RNG = np.random.default_rng(0)
+SCALES = [(1, 1), (3, 3), (3, 1.5), (1, 4), (2.5, 0), (1, 0), (0, 0), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    "prediction_type, zero_snr",
+    [("epsilon", False), ("v_prediction", False), ("v_prediction", True), ("sample", False), ("sample", True)],
+)
+def test_perfect_predictions_give_back_picture_and_noise(prediction_type, zero_snr):
+    schedule = NoiseSchedule.make("scaled_linear", rescale_zero_snr=zero_snr)
+    x0, noise = RNG.standard_normal((2, 3, 4, 5, 6))
+    for t in (0, 500, 998, 999):
+        denoiser = Denoiser(lambda x, t: schedule.target(x0, noise, t, prediction_type), schedule, prediction_type)
+        got_x0, got_noise = denoiser.predict(schedule.add_noise(x0, noise, t), t)
+        np.testing.assert_allclose(got_noise, noise, atol=1e-9)
+        np.testing.assert_allclose(got_x0, x0, atol=1e-9)
+
+
+def test_model_is_asked_about_the_noisy_picture_at_its_timestep():
+    asked = []
+    x = np.ones((1, 1, 2, 2))
+    Denoiser(lambda *args: asked.append(args) or x, NoiseSchedule.make("linear"), "sample").predict(x, 17)
+    assert asked == [(x, 17)]
+
+
+def test_noise_prediction_from_pure_noise_is_refused():
+    with pytest.raises(ValueError, match="use v_prediction"):
+        Denoiser(None, NoiseSchedule.make("linear", rescale_zero_snr=True), "epsilon")
+    with pytest.raises(ValueError, match="unknown"):
+        Denoiser(None, NoiseSchedule.make("linear"), "noise")
+
+
+@pytest.mark.parametrize("mask_scale, reference_scale", SCALES)
+def test_guidance_is_equation_3(mask_scale, reference_scale):
+    nothing, mask, both = RNG.standard_normal((3, 2, 4, 5, 6))
+    outputs = {(False, False): nothing, (True, False): mask, (True, True): both}
+    branches = guidance_branches(mask_scale, reference_scale)
+    stacked = np.concatenate([outputs[branch.use_mask, branch.use_reference] for branch in branches])
+    expected = nothing + mask_scale * (mask - nothing) + reference_scale * (both - mask)
+    np.testing.assert_allclose(guide(branches, stacked), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mask_scale, reference_scale", SCALES)
+def test_no_branch_is_evaluated_in_vain(mask_scale, reference_scale):
+    branches = guidance_branches(mask_scale, reference_scale)
+    needed = {(1, 1): 1, (3, 3): 2, (3, 1.5): 3, (1, 4): 2, (2.5, 0): 2, (1, 0): 1, (0, 0): 1, (0, 2): 3}
+    assert len(branches) == needed[mask_scale, reference_scale]
+    assert sum(branch.weight for branch in branches) == 1
+    assert all(type(branch.weight) is float for branch in branches)
