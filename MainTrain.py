@@ -1,0 +1,292 @@
+"""Trains Shanshui: the autoencoder (stage `vae`), then the UNet on its latents (stage `unet`).
+
+    python3 MainTrain.py --input_path /data/landscape        # the competition's training set, or any in its layout
+    python3 MainTrain.py                                     # datasets/landscape, or else a set drawn by datasets/synthetic.py
+
+Everything goes to checkpoints/<run>/. A run that was stopped, by Ctrl-C or a power cut, goes on where it was when the same command is
+given again, and ends with the same weights as one that was never stopped.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from utils import jittor_setup  # before anything that imports Jittor
+
+# isort: split
+import jittor as jt
+import numpy as np
+from tqdm import tqdm
+
+from datasets.landscape import Pair, check_training_pairs, split
+from datasets.loader import batches
+from datasets.synthetic import write_dataset
+from models.layers import autocast
+from models.presets import ARCHITECTURE, PRESETS, Config, check_config
+from models.pretrained import load_run, save_network
+from models.stages import STAGES
+from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json
+from utils.errors import UserError
+from utils.image import contact_sheet, write_png
+from utils.logger import RunLog
+
+ROOT = Path(__file__).resolve().parent
+BUILT_IN = ROOT / "datasets" / "landscape"
+BUILT_IN_PAIRS = 600, 20  # drawn for training and for testing
+VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
+PREVIEW_PAIRS = 4
+KEEP = 2  # training states, besides the best
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--input_path", type=Path, help="training set: a folder with imgs/ and labels/, itself or below train_resized/ or train/"
+    )
+    run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
+    run.add_argument("--run", default="main", help="name of the folder below checkpoints/ (default: %(default)s)")
+    run.add_argument("--stage", choices=STAGES, help="train this stage only (default: all, in order)")
+    run.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: base on CUDA, tiny on the CPU)")
+    run.add_argument("--restart", action="store_true", help="throw away what the run has of these stages and begin anew")
+    run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
+    run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on")
+    run.add_argument("--seed", type=int, help="default: the run's own, or 0")
+    run.add_argument("--workers", type=int, default=2, help="threads that read pictures (default: %(default)s)")
+    run.add_argument("--val_fraction", type=float, default=0.05, help="share of the pairs held out (default: %(default)s)")
+    run.add_argument("--init_vae", type=Path, help="start the autoencoder from these weights (diffusers' folder or file)")
+    run.add_argument("--init_unet", type=Path, help="start the UNet from these weights (diffusers' folder or file)")
+    run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
+    run.add_argument("--accumulate", type=int, default=1, help="micro-batches of batch_size a step (default: %(default)s)")
+    both = parser.add_argument_group("short for both stages")
+    both.add_argument("--steps", type=int, help="--vae_steps and --unet_steps")
+    both.add_argument("--batch_size", type=int, help="--vae_batch_size and --unet_batch_size")
+    both.add_argument("--lr", type=float, help="--vae_lr and --unet_lr, the highest learning rate")
+    preset = parser.add_argument_group("fields of the preset (models/presets.py says what they are); a resumed run keeps its own")
+    for field in fields(Config):
+        default = getattr(Config, field.name)
+        several = isinstance(default, tuple)
+        kind = type(default[0]) if several else type(default)
+        preset.add_argument(f"--{field.name}", type=kind, nargs="+" if several else None, metavar=kind.__name__)
+    return parser.parse_args()
+
+
+def choose_config(args: argparse.Namespace, folder: Path) -> tuple[str, Config, int]:
+    """Preset, configuration and seed: the run's own or the preset's, with what the command line says. Stores them in <run>/run.json."""
+    if args.preset is not None and args.preset not in PRESETS:
+        raise UserError(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}.")
+    said = {field.name: getattr(args, field.name) for field in fields(Config) if getattr(args, field.name) is not None}
+    for short in ("steps", "batch_size", "lr"):
+        if getattr(args, short) is not None:
+            said = {f"{stage}_{short}": getattr(args, short) for stage in STAGES} | said
+    said = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+
+    stored = load_run(folder) if (folder / "run.json").is_file() else None
+    preset = args.preset or (stored["preset"] if stored else "base" if jt.has_cuda else "tiny")
+    config = replace(stored["config"] if stored and stored["preset"] == preset else PRESETS[preset], **said)
+    if stored:
+        changed = [name for name in ARCHITECTURE if getattr(config, name) != getattr(stored["config"], name)]
+        if changed:
+            raise UserError(
+                f"{folder} was trained with preset {stored['preset']}; this command changes its networks ({', '.join(changed)}). "
+                "Give the run another name with --run, or begin anew with --restart."
+            )
+    check_config(config)
+    seed = args.seed if args.seed is not None else stored["seed"] if stored else 0
+    write_json(folder / "run.json", {"preset": preset, "seed": seed, "config": asdict(config)})
+    return preset, config, seed
+
+
+def training_and_validation_pairs(args: argparse.Namespace, folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The checked data set, split. Draws the built-in one where there is none and none is named."""
+    root = args.input_path
+    if root is None:
+        root = BUILT_IN
+        if not BUILT_IN.is_dir():
+            print(f"No --input_path, and no data in {BUILT_IN}: drawing the built-in landscapes there.")
+            write_dataset(BUILT_IN, train=BUILT_IN_PAIRS[0], test=BUILT_IN_PAIRS[1], seed=0)
+
+    def checked(root: Path, report: str) -> list[Pair]:
+        return check_training_pairs(root, args.skip_bad, report_path=folder / report, cache=folder / "checked.json")
+
+    train = checked(root, "bad_files.txt")
+    if args.val_path is not None:
+        return train, checked(args.val_path, "bad_validation_files.txt")
+    return split(train, args.val_fraction, seed)
+
+
+class Stop:
+    """Whether training is to stop: after Ctrl-C or SIGTERM, or when the time is up.
+
+    While `saving` is True a signal lets the step end, so that it can be saved; a second one, or one outside the training loop, where
+    nothing is to be saved, stops at once.
+    """
+
+    def __init__(self, max_minutes: float):
+        self.deadline = time.monotonic() + 60 * max_minutes
+        self.signal, self.saving = None, False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.catch)
+
+    def catch(self, number: int, frame: object) -> None:
+        twice, self.signal = self.signal is not None, number
+        if twice or not self.saving:
+            raise KeyboardInterrupt
+        tqdm.write("Stopping after this step, to save it. Once more to stop at once.", file=sys.stderr)
+
+    @property
+    def wanted(self) -> bool:
+        return self.signal is not None or time.monotonic() > self.deadline
+
+
+def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.Namespace, folder: Path, seed: int, stop: Stop) -> bool:
+    """Trains a stage to its last step, or until `stop`; returns whether it is done. The only training loop there is."""
+    states = folder / "state" / stage.name
+    start, path = 0, latest_training_state(states)
+    if path is not None:
+        arrays, info = read_training_state(path)
+        stage.learner.load(arrays, str(path))
+        start = info["step"]
+    if start >= stage.steps:
+        print(f"Stage {stage.name}: done ({start} steps)")
+        return True
+    training_set, validation_set = stage.datasets(train_pairs, val_pairs)
+    log = RunLog(folder, stage.name, resume_step=start)
+    metrics = {}
+
+    def save(step: int) -> None:
+        arrays = stage.learner.arrays()
+        save_training_state(states, step, arrays, {"stage": stage.name, **metrics}, KEEP)
+        export(stage, folder)
+
+    stream = batches(training_set, stage.batch_size * args.accumulate, seed, start, args.workers)
+    with closing(log), closing(stream), tqdm(initial=start, total=stage.steps, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
+        stop.saving = True
+        for step in range(start, stage.steps):
+            scalars = train_step(stage, next(stream), step, args)
+            done = step + 1
+            log.scalars(done, scalars)
+            bar.update()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
+            last = done == stage.steps or stop.wanted
+            if done % stage.config.validate_every == 0 or done == stage.steps:
+                metrics = validate(stage, validation_set, seed)
+                log.scalars(done, metrics)
+                note_best(stage, folder, done, metrics)
+            if done % stage.config.preview_every == 0 or done == stage.steps:
+                preview(stage, val_pairs, folder, done, log)
+            if done % stage.config.save_every == 0 or last:
+                save(done)
+            if stop.wanted:
+                break
+        stop.saving = False
+    return done == stage.steps
+
+
+def train_step(stage, batch: dict[str, np.ndarray], step: int, args: argparse.Namespace) -> dict[str, float]:
+    """One update by a batch, in `--accumulate` micro-batches; returns the means of its losses."""
+    scalars = []
+
+    def losses():
+        size = stage.batch_size
+        for i in range(args.accumulate):
+            with autocast("bfloat16" if args.amp == "bfloat16" else "float32"):
+                scalars.append(stage.losses({name: array[i * size : (i + 1) * size] for name, array in batch.items()}))
+            yield scalars[-1]["loss"]
+
+    update = stage.learner.update(losses(), step)
+    return {name: float(np.mean([float(part[name].item()) for part in scalars])) for name in scalars[0]} | update
+
+
+def validate(stage, dataset, seed: int) -> dict[str, float]:
+    """Means over the validation pairs, under the averaged weights. The same pictures and noise every time."""
+    count = min(len(dataset), VALIDATION_PAIRS)
+    totals: dict[str, float] = {}
+    with stage.learner.averaged():
+        for first in tqdm(range(0, count, stage.batch_size), desc="validating", unit="batch", leave=False, dynamic_ncols=True):
+            indices = range(first, min(first + stage.batch_size, count))
+            examples = [dataset.example(i, np.random.default_rng((seed, i))) for i in indices]
+            batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+            for name, value in stage.validate(batch).items():
+                totals[name] = totals.get(name, 0) + value * len(indices) / count
+    return totals
+
+
+def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog) -> None:
+    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights."""
+    with stage.learner.averaged():
+        sheet = contact_sheet(stage.preview(pairs[:PREVIEW_PAIRS]), titles=stage.columns)
+    write_png(folder / "previews" / f"{stage.name}-{step:08d}.png", sheet)
+    log.pictures(step, {"preview": sheet})
+
+
+def export(stage, folder: Path) -> None:
+    """Writes the averaged weights in diffusers' layout."""
+    for name, network in stage.learner.networks.items():
+        save_network(network, stage.learner.averages[name].arrays(), folder / name)
+
+
+def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None:
+    """Keeps the weights of the lowest validation loss in <run>/best, and says in best.json which step they are of."""
+    path = folder / "best" / "best.json"
+    best = json.loads(path.read_text()) if path.is_file() else {}
+    if metrics["val_loss"] < best.get(stage.name, {}).get("val_loss", math.inf):
+        export(stage, folder / "best")
+        write_json(path, best | {stage.name: {"step": step, **metrics}})
+
+
+def restart(stages: list[str], folder: Path) -> None:
+    """Throws away what the stages, and those that build on them, have made."""
+    following = list(STAGES)[min(list(STAGES).index(stage) for stage in stages) :]
+    if following == list(STAGES):
+        shutil.rmtree(folder, ignore_errors=True)
+    for stage in following:
+        shutil.rmtree(folder / "state" / stage, ignore_errors=True)
+
+
+def main() -> None:
+    args = parse_arguments()
+    folder = ROOT / "checkpoints" / args.run
+    stages = [args.stage] if args.stage else list(STAGES)
+    stop = Stop(args.max_minutes)
+    print(f"Device: {jittor_setup.DEVICE}")
+    if args.restart:
+        restart(stages, folder)
+    preset, config, seed = choose_config(args, folder)
+    print(f"Preset {preset}: {config.width}x{config.height}. Run: {folder}")
+    try:
+        pairs = training_and_validation_pairs(args, folder, seed)
+        print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
+        for name in stages:
+            jt.set_global_seed(seed)
+            stage = STAGES[name](config, folder)
+            weights = {"vae": args.init_vae, "unet": args.init_unet}[name]
+            if weights is not None and latest_training_state(folder / "state" / name) is None:
+                stage.learner.initialise(name, weights)
+            if not train(stage, *pairs, args, folder, seed, stop):
+                say_how_to_go_on("Saved.")
+                sys.exit(128 + stop.signal if stop.signal else 0)
+    except KeyboardInterrupt:
+        say_how_to_go_on("What was saved before is there.")
+        sys.exit(128 + stop.signal)
+    print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")
+
+
+def say_how_to_go_on(what_is_saved: str) -> None:
+    again = " ".join(word for word in sys.argv if word != "--restart")
+    print(f"Stopped. {what_is_saved} To go on: python3 {again}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)

@@ -1,0 +1,80 @@
+"""The main system at work: masks and reference photos in, pictures out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+from datasets.transforms import color_statistics, to_array, to_image
+from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
+from models.diffusion.denoiser import Denoiser, guidance_branches, guide
+from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
+from models.diffusion.schedule import NoiseSchedule
+from models.presets import Config
+from models.pretrained import load_network, load_run
+from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+
+
+def noise_schedule(config: Config) -> NoiseSchedule:
+    return NoiseSchedule.make(config.noise_schedule, rescale_zero_snr=bool(config.zero_snr))
+
+
+@dataclass
+class LatentDiffusion:
+    config: Config
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    conditioner: Conditioner
+
+    @classmethod
+    def load(cls, folder: Path) -> "LatentDiffusion":
+        """From a run's folder, or from `best` in it, which lacks what is the run's own. Raises UserError."""
+
+        def holder(name: str) -> Path:
+            return folder if (folder / name).exists() or not (folder.parent / name).exists() else folder.parent
+
+        return cls(
+            load_run(holder("run.json"))["config"],
+            load_network(AutoencoderKL, AutoencoderKLConfig, holder("vae") / "vae"),
+            load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / "unet"),
+            load_network(Conditioner, ConditionerConfig, folder / "conditioner"),
+        )
+
+    def generate(
+        self,
+        masks: np.ndarray,  # uint8 [B, H, W], values 0..28
+        references: np.ndarray,  # uint8 [B, H, W, 3]
+        seeds: list[int],  # one a picture, not negative
+        sampler: str,  # a key of SAMPLERS
+        steps: int,
+        guidance: float,  # scale for the mask; 1: none
+        ref_guidance: float,  # scale for the reference; 1: none
+        ref_start: float = 1.0,  # below 1, start from the reference's latents noised to this share of the process
+    ) -> np.ndarray:
+        """Pictures uint8 [B, H, W, 3]. A picture depends on its own mask, reference and seed alone."""
+        schedule = noise_schedule(self.config)
+        timesteps = sampling_timesteps(schedule, steps, ref_start)
+        branches = guidance_branches(guidance, ref_guidance)
+        with jt.no_grad():
+            latents, _ = self.vae.encode(jt.array(to_array(references)))
+            colors = np.stack([color_statistics(photo) for photo in references])
+            conditions = self.conditioner(
+                jt.array(np.concatenate([masks if branch.use_mask else np.full_like(masks, UNKNOWN) for branch in branches])),
+                jt.concat([latents] * len(branches)),
+                jt.array(np.concatenate([colors] * len(branches))),
+                np.repeat([branch.use_reference for branch in branches], len(masks)),
+            )
+
+            def model(x: jt.Var, t: int) -> jt.Var:
+                timestep = np.full(len(branches) * len(masks), t)
+                return guide(branches, denoise(self.unet, jt.concat([x] * len(branches)), timestep, conditions))
+
+            noise = seeded_noise(seeds, latents.shape[1:])
+            first = noise(0)
+            x = jt.array(first) if ref_start == 1 else jt.array(schedule.add_noise(latents.numpy(), first, timesteps[0]))
+            denoiser = Denoiser(model, schedule, self.config.prediction_type)
+            for x in SAMPLERS[sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
+                x.sync()
+            return to_image(self.vae.decode(x).numpy())

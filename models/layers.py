@@ -1,0 +1,100 @@
+"""The four layers every network is made of, in float32 or, inside `autocast`, in mixed precision.
+
+Weights stay float32. Under `autocast("bfloat16")` convolutions and linear maps compute in bfloat16 and hand on bfloat16 activations;
+normalisation computes in float32 whatever it is given (models/ops).
+"""
+
+import math
+from contextlib import contextmanager
+
+import jittor as jt
+from jittor import nn
+
+from models.ops.group_norm import group_norm, layer_norm
+
+_compute_dtype = "float32"
+
+
+@contextmanager
+def autocast(dtype: str):
+    """Computes convolutions and linear maps in `dtype` ("float32" or "bfloat16") inside the block."""
+    global _compute_dtype
+    outside, _compute_dtype = _compute_dtype, dtype
+    try:
+        yield
+    finally:
+        _compute_dtype = outside
+
+
+def _cast(x: jt.Var) -> jt.Var:
+    return x if str(x.dtype) == _compute_dtype else x.cast(_compute_dtype)
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int) -> jt.Var:
+    """U(−1/√fan_in, 1/√fan_in), PyTorch's default for convolutions and linear maps."""
+    bound = 1 / math.sqrt(fan_in)
+    return (jt.rand(shape) * 2 - 1) * bound
+
+
+class Conv2d(nn.Module):
+    """[B, C_in, H, W] → [B, C_out, H', W']; `padding` is one number for all sides."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__()
+        fan_in = in_channels * kernel_size**2
+        self.weight = _uniform((out_channels, in_channels, kernel_size, kernel_size), fan_in)
+        self.bias = _uniform((out_channels,), fan_in)
+        self._stride, self._padding = stride, padding
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        y = nn.conv2d(_cast(x), _cast(self.weight), None, self._stride, self._padding)
+        return y + _cast(self.bias).reshape(1, -1, 1, 1)
+
+
+class Linear(nn.Module):
+    """[..., C_in] → [..., C_out]."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.weight = _uniform((out_features, in_features), in_features)
+        self.bias = _uniform((out_features,), in_features) if bias else None
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        # only a product of two matrices goes to the fast library on the CPU
+        y = nn.matmul_transpose(_cast(x).reshape(-1, x.shape[-1]), _cast(self.weight))
+        if self.bias is not None:
+            y = y + _cast(self.bias)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of [B, C, ...] (Wu & He 2018), followed by SiLU where asked for."""
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float, silu: bool = False):
+        super().__init__()
+        self.weight = jt.ones(num_channels)
+        self.bias = jt.zeros(num_channels)
+        self._num_groups, self._eps, self._silu = num_groups, eps, silu
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        return group_norm(x, self._num_groups, self.weight, self.bias, self._eps, self._silu)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last dimension."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = jt.ones(num_features)
+        self.bias = jt.zeros(num_features)
+        self._eps = eps
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        return layer_norm(x, self.weight, self.bias, self._eps)
+
+
+def zeros_(layer: nn.Module) -> nn.Module:
+    """Sets a layer's weights to zero, so that what it feeds starts as if the layer were not there (Zhang et al. 2023, zero convolution)."""
+    layer.weight.update(jt.zeros_like(layer.weight))
+    layer.bias.update(jt.zeros_like(layer.bias))
+    return layer

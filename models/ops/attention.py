@@ -1,0 +1,212 @@
+"""Scaled dot-product attention in float32.
+
+Jittor's batched product is a plain loop on the CPU, and its softmax scalar. There one fused kernel goes forward and one backward, for
+every shape, without ever storing the [N, M] probabilities (Dao et al. 2022, FlashAttention). Elsewhere the plain-Jittor reference
+computes the same.
+"""
+
+import math
+
+import jittor as jt
+
+# Queries are taken in blocks of 64, which lie along the vector lanes: scores are kept as Sᵀ [keys, queries] and the output as Oᵀ
+# [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries.
+CPU_HEADER = r"""
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace {
+
+const int64_t QUERIES = 64, KEYS = 64;  // of a block
+
+typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
+
+// R rows and 16 columns of c += a · b, where a's elements are a_row apart down and a_column apart along.
+template <int R>
+inline void multiply_tile(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_column,
+                          const float* b, int64_t b_row, int64_t depth) {
+    Vector left[R], right[R];
+    for (int r = 0; r < R; r++) left[r] = *(Vector*)(c + r * c_row), right[r] = *(Vector*)(c + r * c_row + 8);
+    for (int64_t k = 0; k < depth; k++) {
+        Vector b_left = *(const Vector*)(b + k * b_row), b_right = *(const Vector*)(b + k * b_row + 8);
+        for (int r = 0; r < R; r++) {
+            float scalar = a[r * a_row + k * a_column];
+            left[r] += scalar * b_left, right[r] += scalar * b_right;
+        }
+    }
+    for (int r = 0; r < R; r++) *(Vector*)(c + r * c_row) = left[r], *(Vector*)(c + r * c_row + 8) = right[r];
+}
+
+// c [rows, columns] += a [rows, depth] · b [depth, columns]; columns is a multiple of 16.
+void multiply(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row,
+              int64_t rows, int64_t columns, int64_t depth) {
+    for (int64_t j = 0; j < columns; j += 16) {
+        int64_t i = 0;
+        for (; i + 4 <= rows; i += 4)
+            multiply_tile<4>(c + i * c_row + j, c_row, a + i * a_row, a_row, a_column, b + j, b_row, depth);
+        for (; i < rows; i++)
+            multiply_tile<1>(c + i * c_row + j, c_row, a + i * a_row, a_row, a_column, b + j, b_row, depth);
+    }
+}
+
+// A block of rows x [count, D] · scale as columns, [D, QUERIES]; columns past count are zero.
+void load_columns(float* out, const float* x, int64_t count, int64_t d, float scale) {
+    for (int64_t k = 0; k < d; k++)
+        for (int64_t i = 0; i < QUERIES; i++) out[k * QUERIES + i] = i < count ? x[i * d + k] * scale : 0;
+}
+
+// The same as rows, [QUERIES, padded_d].
+void load_rows(float* out, const float* x, int64_t count, int64_t d, int64_t padded_d, float scale) {
+    for (int64_t i = 0; i < QUERIES; i++)
+        for (int64_t k = 0; k < padded_d; k++) out[i * padded_d + k] = i < count && k < d ? x[i * d + k] * scale : 0;
+}
+
+// o [count, D] and the log of each query's Σ exp(score), from all keys k and values v [m, D].
+void forward_block(const float* q, const float* k, const float* v, float* o, float* logsumexp,
+                   int64_t count, int64_t m, int64_t d, float scale, std::vector<float>& scratch) {
+    scratch.resize(2 * d * QUERIES + KEYS * QUERIES);
+    float *qt = scratch.data(), *ot = qt + d * QUERIES, *st = ot + d * QUERIES;
+    float top[QUERIES], total[QUERIES];
+    load_columns(qt, q, count, d, scale);
+    std::fill_n(ot, d * QUERIES, 0.f);
+    std::fill_n(top, QUERIES, -1e30f);
+    std::fill_n(total, QUERIES, 0.f);
+    for (int64_t start = 0; start < m; start += KEYS) {
+        int64_t keys = std::min(KEYS, m - start);
+        std::fill_n(st, keys * QUERIES, 0.f);
+        multiply(st, QUERIES, k + start * d, d, 1, qt, QUERIES, keys, QUERIES, d);
+        // Everything so far is relative to the largest score so far: bring it to the new one.
+        float new_top[QUERIES];
+        std::copy_n(top, QUERIES, new_top);
+        for (int64_t j = 0; j < keys; j++)
+            for (int64_t i = 0; i < QUERIES; i++) new_top[i] = std::max(new_top[i], st[j * QUERIES + i]);
+        float shrink[QUERIES];
+        for (int64_t i = 0; i < QUERIES; i++) {
+            shrink[i] = expf(top[i] - new_top[i]);
+            total[i] *= shrink[i];
+            top[i] = new_top[i];
+        }
+        for (int64_t e = 0; e < d; e++)
+            for (int64_t i = 0; i < QUERIES; i++) ot[e * QUERIES + i] *= shrink[i];
+        for (int64_t j = 0; j < keys; j++)
+            for (int64_t i = 0; i < QUERIES; i++) {
+                st[j * QUERIES + i] = expf(st[j * QUERIES + i] - top[i]);
+                total[i] += st[j * QUERIES + i];
+            }
+        multiply(ot, QUERIES, v + start * d, 1, d, st, QUERIES, d, QUERIES, keys);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        logsumexp[i] = top[i] + logf(total[i]);
+        for (int64_t e = 0; e < d; e++) o[i * d + e] = ot[e * QUERIES + i] / total[i];
+    }
+}
+
+// dq [n, D], dk and dv [m, D] of one head: query blocks in order, each recomputing its probabilities from logsumexp.
+void backward_head(const float* q, const float* k, const float* v, const float* o, const float* logsumexp, const float* d_o,
+                   float* dq, float* dk, float* dv, int64_t n, int64_t m, int64_t d, float scale) {
+    int64_t padded_d = (d + 15) / 16 * 16, columns = d * QUERIES, rows = QUERIES * padded_d, block = KEYS * QUERIES;
+    std::vector<float> scratch(3 * columns + 2 * rows + 2 * block + 2 * m * padded_d, 0.f);
+    float *qt = scratch.data(), *d_ot = qt + columns, *dqt = d_ot + columns, *q_rows = dqt + columns, *d_o_rows = q_rows + rows;
+    float *st = d_o_rows + rows, *dst = st + block, *dk_rows = dst + block, *dv_rows = dk_rows + m * padded_d;
+    float lse[QUERIES], delta[QUERIES];  // delta: Σ p · dp of a query, which is its do · o
+    for (int64_t first = 0; first < n; first += QUERIES) {
+        int64_t count = std::min(QUERIES, n - first);
+        load_columns(qt, q + first * d, count, d, scale);
+        load_columns(d_ot, d_o + first * d, count, d, 1);
+        load_rows(q_rows, q + first * d, count, d, padded_d, scale);
+        load_rows(d_o_rows, d_o + first * d, count, d, padded_d, 1);
+        for (int64_t i = 0; i < QUERIES; i++) {
+            lse[i] = i < count ? logsumexp[first + i] : 0;
+            delta[i] = 0;
+            for (int64_t e = 0; i < count && e < d; e++) delta[i] += d_o[(first + i) * d + e] * o[(first + i) * d + e];
+        }
+        std::fill_n(dqt, columns, 0.f);
+        for (int64_t start = 0; start < m; start += KEYS) {
+            int64_t keys = std::min(KEYS, m - start);
+            std::fill_n(st, 2 * block, 0.f);
+            multiply(st, QUERIES, k + start * d, d, 1, qt, QUERIES, keys, QUERIES, d);
+            multiply(dst, QUERIES, v + start * d, d, 1, d_ot, QUERIES, keys, QUERIES, d);
+            for (int64_t j = 0; j < keys; j++)
+                for (int64_t i = 0; i < QUERIES; i++) {
+                    float p = expf(st[j * QUERIES + i] - lse[i]);
+                    st[j * QUERIES + i] = p;
+                    dst[j * QUERIES + i] = p * (dst[j * QUERIES + i] - delta[i]);
+                }
+            multiply(dqt, QUERIES, k + start * d, 1, d, dst, QUERIES, d, QUERIES, keys);
+            multiply(dv_rows + start * padded_d, padded_d, st, QUERIES, 1, d_o_rows, padded_d, keys, padded_d, QUERIES);
+            multiply(dk_rows + start * padded_d, padded_d, dst, QUERIES, 1, q_rows, padded_d, keys, padded_d, QUERIES);
+        }
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t e = 0; e < d; e++) dq[(first + i) * d + e] = dqt[e * QUERIES + i] * scale;
+    }
+    for (int64_t j = 0; j < m; j++) {
+        std::copy_n(dk_rows + j * padded_d, d, dk + j * d);
+        std::copy_n(dv_rows + j * padded_d, d, dv + j * d);
+    }
+}
+
+}  // namespace
+"""
+
+FORWARD = r"""
+    int64_t heads = in0_shape0, n = in0_shape1, d = in0_shape2, m = in1_shape1;
+    int64_t blocks = (n + QUERIES - 1) / QUERIES;
+    float scale = 1 / std::sqrt((double)d);
+    #pragma omp parallel
+    {
+        std::vector<float> scratch;
+        #pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < heads * blocks; task++) {
+            int64_t head = task / blocks, first = task % blocks * QUERIES, row = head * n + first;
+            forward_block(in0_p + row * d, in1_p + head * m * d, in2_p + head * m * d, out0_p + row * d, out1_p + row,
+                          std::min(QUERIES, n - first), m, d, scale, scratch);
+        }
+    }
+"""
+
+BACKWARD = r"""
+    int64_t heads = in0_shape0, n = in0_shape1, d = in0_shape2, m = in1_shape1;
+    float scale = 1 / std::sqrt((double)d);
+    #pragma omp parallel for schedule(dynamic)
+    for (int64_t head = 0; head < heads; head++) {
+        int64_t query = head * n * d, key = head * m * d;
+        backward_head(in0_p + query, in1_p + key, in2_p + key, in3_p + query, in4_p + head * n, in5_p + query,
+                      out0_p + query, out1_p + key, out2_p + key, n, m, d, scale);
+    }
+"""
+
+
+class FusedAttention(jt.Function):
+    """The CPU kernels, on q [heads, N, D], k and v [heads, M, D], all float32. First derivatives only."""
+
+    def execute(self, q, k, v):
+        shapes, dtypes = [q.shape, q.shape[:2]], ["float32"] * 2
+        o, logsumexp = jt.code(shapes, dtypes, [q, k, v], cpu_header=CPU_HEADER, cpu_src=FORWARD)
+        self._saved = q, k, v, o, logsumexp
+        return o
+
+    def grad(self, d_o):
+        shapes, dtypes = [t.shape for t in self._saved[:3]], ["float32"] * 3
+        return jt.code(shapes, dtypes, [*self._saved, d_o], cpu_header=CPU_HEADER, cpu_src=BACKWARD)
+
+
+def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
+    """Attention of q [heads, N, D] to k and v [heads, M, D], all float32, in plain Jittor."""
+    scores = jt.matmul(q, k.transpose(0, 2, 1)) / math.sqrt(q.shape[-1])  # [heads, N, M]
+    weights = jt.exp(scores - scores.max(dim=-1, keepdims=True))
+    return jt.matmul(weights / weights.sum(dim=-1, keepdims=True), v)
+
+
+def scaled_dot_product_attention(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
+    """softmax(q kᵀ / √D) v (Vaswani et al. 2017, equation 1): q [B, heads, N, D], k and v [B, heads, M, D] → [B, heads, N, D].
+
+    Computed in float32, returned in q's dtype. Raises ValueError if the shapes do not go together.
+
+    On the CPU the gradient cannot itself be differentiated; `attention_reference` can.
+    """
+    if k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not go together")
+    rows = [t.float32().reshape(-1, *t.shape[2:]) for t in (q, k, v)]
+    compute = attention_reference if jt.flags.use_cuda else FusedAttention.apply
+    return compute(*rows).reshape(q.shape).cast(q.dtype)

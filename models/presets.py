@@ -1,0 +1,147 @@
+"""All that can be chosen about a run, in one dataclass, and the named choices. A checkpoint stores the whole of it."""
+
+from dataclasses import dataclass
+
+from models.autoencoder_kl import AutoencoderKLConfig
+from models.conditioner import ConditionerConfig
+from models.unet_2d_condition import UNet2DConditionConfig
+from utils.errors import UserError
+
+# What a run cannot change once it has begun: its networks, and the process they have learnt to invert
+ARCHITECTURE = (
+    "width", "height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels", "unet_layers", "unet_attention", "heads",
+    "cross_attention_dim", "mask_channels", "patch_size", "noise_schedule", "zero_snr", "prediction_type",
+)  # fmt: skip
+
+
+@dataclass
+class Config:
+    """The fields of a run, and what `--help` says of them."""
+
+    # resolution
+    width: int = 512  # of the pictures the model works on, in pixels; results are always written at 512x384
+    height: int = 384
+    # autoencoder
+    vae_channels: tuple[int, ...] = (128, 256, 512, 512)  # channels of each level, finest first; n levels reduce 2^(n-1)-fold
+    vae_layers: int = 2  # residual blocks a level
+    latent_channels: int = 4
+    norm_groups: int = 32  # of every group norm, in the autoencoder and in the UNet
+    kl_weight: float = 1e-4  # weight of the KL divergence, a mean over latents, against a mean absolute error
+    crop_width: int = 256  # the autoencoder is trained on random crops of this size
+    crop_height: int = 256
+    # UNet
+    unet_channels: tuple[int, ...] = (320, 640, 1280, 1280)  # channels of each level, finest first
+    unet_layers: int = 2
+    unet_attention: tuple[int, ...] = (1, 1, 1, 0)  # 1 for each level that has attention
+    heads: int = 8
+    cross_attention_dim: int = 768
+    mask_channels: tuple[int, ...] = (32, 64, 128)  # of the mask encoder
+    patch_size: int = 4  # latent cells a side of one reference token
+    # diffusion
+    noise_schedule: str = "scaled_linear"
+    zero_snr: int = 1  # 1: the last timestep is pure noise (Lin et al. 2023)
+    prediction_type: str = "v_prediction"
+    min_snr_gamma: float = 5.0
+    drop: float = 0.05  # chance to leave out the mask, the reference, or both: for each of the three
+    # optimisation
+    vae_steps: int = 100_000
+    unet_steps: int = 200_000
+    vae_batch_size: int = 8
+    unet_batch_size: int = 8
+    vae_lr: float = 1e-4
+    unet_lr: float = 1e-4
+    warmup: int = 1000  # steps
+    weight_decay: float = 0.01
+    max_norm: float = 1.0  # gradients are clipped to this norm
+    ema: float = 0.9999  # decay of the averaged weights
+    # rhythm, in steps
+    validate_every: int = 2000
+    preview_every: int = 2000
+    save_every: int = 1000
+
+
+# Steps and batches of `small` are for one 24 GB card and a day; those of `tiny` for two CPU cores and minutes.
+PRESETS = {
+    "base": Config(),  # the shape of Stable Diffusion v1, so that its weights can initialise it
+    "small": Config(
+        width=256, height=192, vae_channels=(64, 128, 256, 256), unet_channels=(192, 384, 576, 768), unet_attention=(0, 1, 1, 1),
+        cross_attention_dim=512, vae_steps=50_000, unet_steps=100_000, vae_batch_size=16, unet_batch_size=32, crop_width=128,
+        crop_height=128, vae_lr=2e-4, unet_lr=2e-4, ema=0.999,
+    ),
+    "tiny": Config(
+        width=256, height=192, vae_channels=(16, 32, 64, 96), vae_layers=1, norm_groups=8, unet_channels=(64, 128, 192), unet_layers=1,
+        unet_attention=(0, 1, 1), heads=4, cross_attention_dim=128, vae_steps=300, unet_steps=300, vae_batch_size=8, unet_batch_size=8,
+        crop_width=128, crop_height=96, vae_lr=1e-3, unet_lr=5e-4, warmup=50, ema=0.995, mask_channels=(16, 32, 64),
+        validate_every=100, preview_every=100, save_every=100,
+    ),
+}  # fmt: skip
+
+
+def vae_config(config: Config) -> AutoencoderKLConfig:
+    return AutoencoderKLConfig(
+        block_out_channels=config.vae_channels,
+        layers_per_block=config.vae_layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_groups,
+        scaling_factor=None,  # measured on the training set when the autoencoder is done
+    )
+
+
+def conditioner_config(config: Config) -> ConditionerConfig:
+    channels = config.unet_channels
+    return ConditionerConfig(
+        downscale=vae_config(config).downscale,
+        mask_channels=config.mask_channels,
+        level_channels=(channels[0], *channels[:-1]),
+        latent_channels=config.latent_channels,
+        patch_size=config.patch_size,
+        cross_attention_dim=config.cross_attention_dim,
+    )
+
+
+def unet_config(config: Config) -> UNet2DConditionConfig:
+    conditioner = conditioner_config(config)
+    return UNet2DConditionConfig(
+        in_channels=config.latent_channels + conditioner.num_classes,
+        out_channels=config.latent_channels,
+        block_out_channels=config.unet_channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.unet_attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in config.unet_attention[::-1]),
+        layers_per_block=config.unet_layers,
+        norm_num_groups=config.norm_groups,
+        cross_attention_dim=config.cross_attention_dim,
+        attention_head_dim=config.heads,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=conditioner.num_statistics,
+    )
+
+
+def check_config(config: Config) -> None:
+    """Raises UserError, naming every fault, where the fields do not go together."""
+    f, levels = vae_config(config).downscale, len(config.unet_channels)
+    cell = f * max(2 ** (levels - 1), config.patch_size)
+    faults = [
+        f"{name} {getattr(config, name)} is not a multiple of {multiple}"
+        for name, multiple in [("width", cell), ("height", cell), ("crop_width", f), ("crop_height", f)]
+        if getattr(config, name) % multiple
+    ]
+    faults += [
+        f"{crop} {getattr(config, crop)} is more than {whole} {getattr(config, whole)}"
+        for crop, whole in [("crop_width", "width"), ("crop_height", "height")]
+        if getattr(config, crop) > getattr(config, whole)
+    ]
+    for name in ("vae_channels", "unet_channels"):
+        faults += [
+            f"{name}: {width} is not a multiple of norm_groups {config.norm_groups}"
+            for width in getattr(config, name)
+            if width % config.norm_groups
+        ]
+    faults += [
+        f"unet_channels: {width} is not a multiple of {config.heads} heads" for width in config.unet_channels if width % config.heads
+    ]
+    if len(config.unet_attention) != levels:
+        faults.append(f"unet_attention has {len(config.unet_attention)} values for {levels} levels")
+    if 2 ** len(config.mask_channels) != f:
+        faults.append(f"mask_channels has {len(config.mask_channels)} values; one for each halving down to 1/{f} is needed")
+    if faults:
+        raise UserError("These fields of the configuration do not go together: " + "; ".join(faults))

@@ -1,0 +1,81 @@
+"""Networks on disk, a folder each as diffusers has it: `config.json` and `diffusion_pytorch_model.safetensors`."""
+
+import json
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+from models.presets import Config
+from utils.checkpoint import load_strict, module_arrays, read_weights, write_json, write_safetensors
+from utils.errors import UserError
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load_run(folder: Path) -> dict:
+    """What MainTrain.py wrote into `folder`/run.json: preset, seed, and config as a Config. Raises UserError."""
+    path = folder / "run.json"
+    try:
+        stored = json.loads(path.read_text())
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()}
+        return {**stored, "config": Config(**values)}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}): put it back, or begin anew with --restart") from error
+
+
+def save_config(network: jt.Module, folder: Path) -> None:
+    write_json(folder / "config.json", {"_class_name": type(network).__name__, **asdict(network.config)})
+
+
+def save_network(network: jt.Module, arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """Writes the network's configuration and `arrays`, its weights or an average of them."""
+    save_config(network, folder)
+    write_safetensors(folder / WEIGHTS, arrays, {"format": "pt"})  # the tag that diffusers looks for
+
+
+def load_network(network_class: type, config_class: type, folder: Path) -> jt.Module:
+    """The network that `save_network` wrote. Raises UserError where the folder or a weight is missing or damaged."""
+    path = folder / "config.json"
+    try:
+        stored = json.loads(path.read_text())
+        names = {field.name for field in fields(config_class) if field.init}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names}
+        network = network_class(config_class(**values))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path} is missing: no trained {network_class.__name__} there. Train it with MainTrain.py first.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): copy it again, or train again with --restart") from error
+    load_strict(network, read_weights(folder), folder)
+    for parameter in network.parameters():
+        parameter.stop_grad()
+    return network
+
+
+# Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def initialise(network: jt.Module, path: Path) -> None:
+    """Starts a network from published weights of the same shape, Stable Diffusion's as a rule.
+
+    Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
+    only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first the pretrained
+    network works as it did. Raises UserError naming every other array that does not fit.
+    """
+    pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
+    arrays = {pattern.sub(lambda m: m[1] + RENAMED[m[2]], name): array for name, array in read_weights(path).items()}
+    own = module_arrays(network)
+    narrow, wide = arrays.get("conv_in.weight"), own.get("conv_in.weight")
+    if narrow is not None and wide is not None and narrow.shape[1] < wide.shape[1]:
+        arrays["conv_in.weight"] = np.pad(narrow, ((0, 0), (0, wide.shape[1] - narrow.shape[1]), (0, 0), (0, 0)))
+    for name, array in own.items():
+        if name.startswith("class_embedding.") and name not in arrays:
+            arrays[name] = np.zeros_like(array) if ".linear_2." in name else array
+        elif name in arrays and array.shape[:2] == arrays[name].shape[:2] and array.size == arrays[name].size:
+            arrays[name] = arrays[name].reshape(array.shape)  # a 1x1 convolution and a linear map hold the same weights
+    load_strict(network, arrays, path)

@@ -1,0 +1,86 @@
+"""Stage `vae`: the autoencoder alone, on random crops."""
+
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+from datasets.landscape import Pair, read_image
+from datasets.transforms import random_crop, random_flip, to_array, to_image
+from models.autoencoder_kl import AutoencoderKL
+from models.presets import Config, vae_config
+from models.stages.learner import Learner
+
+LOGVAR_BOUND = 10.0  # beyond e^±5 a posterior's std is noise or nothing: the sampled latents and the KL stay bounded
+
+
+class PhotoCrops:
+    """Random crops, or whole photos where `whole`, with the noise that samples their posterior."""
+
+    def __init__(self, pairs: list[Pair], config: Config, whole: bool):
+        self.pairs, self.config, self.whole = pairs, config, whole
+        self.downscale = vae_config(config).downscale
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """image: float32 [3, h, w] in −1..1; noise: float32 [4, h/f, w/f]."""
+        c = self.config
+        image = to_array(read_image(self.pairs[index].image, (c.width, c.height)))
+        if not self.whole:
+            image = random_flip(random_crop(image, c.crop_height, c.crop_width, rng), rng)
+        size = (c.latent_channels, image.shape[1] // self.downscale, image.shape[2] // self.downscale)
+        return {"image": np.ascontiguousarray(image), "noise": rng.standard_normal(size, np.float32)}
+
+
+class VAEStage:
+    name = "vae"
+    columns = ("photo", "reconstruction")  # of the preview
+
+    def __init__(self, config: Config, run: Path):
+        self.config = config
+        self.vae = AutoencoderKL(vae_config(config))
+        self.learner = Learner({"vae": self.vae}, config, config.vae_lr, config.vae_steps)
+        self.steps, self.batch_size = config.vae_steps, config.vae_batch_size
+
+    def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
+        return PhotoCrops(train, self.config, whole=False), PhotoCrops(validation, self.config, whole=True)
+
+    def losses(self, batch: dict[str, np.ndarray]) -> dict[str, jt.Var]:
+        """Scalars by name; `loss` is what is minimised: E|x − x̂| + β KL(q(z|x) ‖ N(0, 1)) (Kingma & Welling 2014, eq. 7)."""
+        image, noise = jt.array(batch["image"]), jt.array(batch["noise"])
+        mean, logvar = self.vae.posterior(image)
+        logvar = jt.clamp(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
+        std = jt.exp(0.5 * logvar)
+        reconstruction = self.vae.reconstruct(mean + std * noise)
+        error = reconstruction - image
+        l1 = error.abs().mean()
+        kl = 0.5 * (mean.sqr() + std.sqr() - 1 - logvar).mean()
+        return {
+            "loss": l1 + self.config.kl_weight * kl,
+            "l1": l1,
+            "kl": kl,
+            "psnr": -10 * jt.log(error.sqr().mean() / 4) / np.log(10),  # dB; the range of values is 2
+            "posterior_mean_rms": mean.sqr().mean().sqrt(),
+            "posterior_std": std.mean(),
+        }
+
+    def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
+        """The losses of whole photos, decoded from the mean of the posterior; PSNR in dB, mean over the photos."""
+        image = batch["image"]
+        mean, logvar = self.vae.posterior(jt.array(image))
+        reconstruction = np.clip(self.vae.reconstruct(mean).numpy(), -1, 1)
+        square = ((reconstruction - image) ** 2).mean(axis=(1, 2, 3))
+        return {
+            "val_loss": float(np.abs(reconstruction - image).mean()),
+            "val_psnr": float((-10 * np.log10(square / 4)).mean()),
+            "val_posterior_mean_rms": float(np.sqrt((mean.numpy() ** 2).mean())),
+            "val_posterior_std": float(np.exp(0.5 * logvar.numpy()).mean()),
+        }
+
+    def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
+        """Rows of pictures, uint8 [H, W, 3], under `columns`."""
+        photos = np.stack([read_image(pair.image, (self.config.width, self.config.height)) for pair in pairs])
+        mean, _ = self.vae.posterior(jt.array(to_array(photos)))
+        return [list(row) for row in zip(photos, to_image(self.vae.reconstruct(mean).numpy()), strict=True)]
