@@ -39,7 +39,7 @@ from utils.logger import RunLog
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN = ROOT / "datasets" / "landscape"
-BUILT_IN_PAIRS = 600, 20  # drawn for training and for testing
+BUILT_IN_PAIRS = 300, 12  # drawn for training and for testing
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 PREVIEW_PAIRS = 4
 KEEP = 2  # training states, besides the best
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
         "--input_path", type=Path, help="training set: a folder with imgs/ and labels/, itself or below train_resized/ or train/"
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
-    run.add_argument("--run", default="main", help="name of the folder below checkpoints/ (default: %(default)s)")
+    run.add_argument("--run", default="main", help="name of the folder below checkpoints/, or a path (default: %(default)s)")
     run.add_argument("--stage", choices=STAGES, help="train this stage only (default: all, in order)")
     run.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: base on CUDA, tiny on the CPU)")
     run.add_argument("--restart", action="store_true", help="throw away what the run has of these stages and begin anew")

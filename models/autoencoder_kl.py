@@ -1,6 +1,7 @@
-"""The variational autoencoder (Kingma & Welling 2014) of latent diffusion (Rombach et al. 2022). Names and layout as diffusers' AutoencoderKL."""
+"""The variational autoencoder (Kingma & Welling 2014) of latent diffusion (Rombach et al. 2022). Names as diffusers' AutoencoderKL."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import jittor as jt
 from jittor import nn
@@ -44,7 +45,7 @@ class Level(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList([ResnetBlock2D(a, b, None, groups, EPS) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.resnets = nn.ModuleList([ResnetBlock2D(a, b, None, groups, EPS) for a, b in pairwise(widths)])
 
     def execute(self, x: jt.Var) -> jt.Var:
         for resnet in self.resnets:

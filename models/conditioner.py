@@ -11,6 +11,7 @@ Either condition can be left out for guidance: an unknown mask has no class anyw
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jittor as jt
 import numpy as np
@@ -45,7 +46,7 @@ class MaskEncoder(nn.Module):
         super().__init__()
         self._config = config
         widths = (config.num_classes, *config.mask_channels)
-        self.reduce = nn.ModuleList([Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.reduce = nn.ModuleList([Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)])
         width, levels = widths[-1], len(config.level_channels)
         self.downsample = nn.ModuleList([Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1)])
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])

@@ -1,6 +1,9 @@
 """All that can be chosen about a run, in one dataclass, and the named choices. A checkpoint stores the whole of it."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from models.autoencoder_kl import AutoencoderKLConfig
 from models.conditioner import ConditionerConfig
@@ -9,8 +12,15 @@ from utils.errors import UserError
 
 # What a run cannot change once it has begun: its networks, and the process they have learnt to invert
 ARCHITECTURE = (
-    "width", "height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels", "unet_layers", "unet_attention", "heads",
-    "cross_attention_dim", "mask_channels", "patch_size", "noise_schedule", "zero_snr", "prediction_type",
+    "width", "height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels", "unet_layers", "unet_attention",
+    "heads", "cross_attention_dim", "mask_channels", "patch_size", "noise_schedule", "zero_snr", "prediction_type",
+)  # fmt: skip
+
+# What must be above zero
+POSITIVE = (
+    "width", "height", "crop_width", "crop_height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels",
+    "unet_layers", "heads", "cross_attention_dim", "mask_channels", "patch_size", "vae_steps", "unet_steps", "vae_batch_size",
+    "unet_batch_size", "validate_every", "preview_every", "save_every",
 )  # fmt: skip
 
 
@@ -69,10 +79,10 @@ PRESETS = {
         crop_height=128, vae_lr=2e-4, unet_lr=2e-4, ema=0.999,
     ),
     "tiny": Config(
-        width=256, height=192, vae_channels=(16, 32, 64, 96), vae_layers=1, norm_groups=8, unet_channels=(64, 128, 192), unet_layers=1,
-        unet_attention=(0, 1, 1), heads=4, cross_attention_dim=128, vae_steps=300, unet_steps=300, vae_batch_size=8, unet_batch_size=8,
-        crop_width=128, crop_height=96, vae_lr=1e-3, unet_lr=5e-4, warmup=50, ema=0.995, mask_channels=(16, 32, 64),
-        validate_every=100, preview_every=100, save_every=100,
+        width=256, height=192, vae_channels=(16, 32, 64, 96), vae_layers=1, norm_groups=4, unet_channels=(64, 128, 192), unet_layers=1,
+        unet_attention=(0, 1, 1), heads=4, cross_attention_dim=128, mask_channels=(16, 32, 64), crop_width=96, crop_height=64,
+        vae_steps=500, unet_steps=180, vae_batch_size=4, unet_batch_size=8, vae_lr=2e-3, unet_lr=1e-3, warmup=50, ema=0.99,
+        validate_every=250, preview_every=250, save_every=250,
     ),
 }  # fmt: skip
 
@@ -118,8 +128,11 @@ def unet_config(config: Config) -> UNet2DConditionConfig:
 
 def check_config(config: Config) -> None:
     """Raises UserError, naming every fault, where the fields do not go together."""
+    faults = [f"{name} {value} is not positive" for name in POSITIVE for value in np.ravel(getattr(config, name)) if value <= 0]
+    if faults:
+        raise UserError("These must be positive: " + "; ".join(faults))
     f, levels = vae_config(config).downscale, len(config.unet_channels)
-    cell = f * max(2 ** (levels - 1), config.patch_size)
+    cell = f * math.lcm(2 ** (levels - 1), config.patch_size)
     faults = [
         f"{name} {getattr(config, name)} is not a multiple of {multiple}"
         for name, multiple in [("width", cell), ("height", cell), ("crop_width", f), ("crop_height", f)]

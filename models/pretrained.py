@@ -24,7 +24,7 @@ def load_run(folder: Path) -> dict:
         return {**stored, "config": Config(**values)}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin anew with --restart") from error
 
 

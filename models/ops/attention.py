@@ -194,7 +194,7 @@ class FusedAttention(jt.Function):
 def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
     """Attention of q [heads, N, D] to k and v [heads, M, D], all float32, in plain Jittor."""
     scores = jt.matmul(q, k.transpose(0, 2, 1)) / math.sqrt(q.shape[-1])  # [heads, N, M]
-    weights = jt.exp(scores - scores.max(dim=-1, keepdims=True))
+    weights = jt.exp(scores - scores.max(dim=-1, keepdims=True).stop_grad())  # any constant would do: it cancels
     return jt.matmul(weights / weights.sum(dim=-1, keepdims=True), v)
 
 

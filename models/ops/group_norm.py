@@ -34,7 +34,8 @@ inline double sum(int64_t n, F f) {
     return total;
 }
 
-// y = normalised x · weight + bias, and SiLU of that; one row. `statistics` takes its mean and 1 / std.
+// y = normalised x · weight + bias, and SiLU of that; one row. `statistics` takes its mean, 1 / std, and the
+// shift that is left to take from normalised values, because a float cannot hold a large mean well enough.
 template <bool silu, bool elementwise>
 void forward_row(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
                  float* __restrict__ y, float* statistics, int64_t channels, int64_t positions, double eps) {
@@ -43,13 +44,13 @@ void forward_row(const float* __restrict__ x, const float* __restrict__ weight, 
     double error = sum(n, [&](int64_t i) { return x[i] - mean; }) / n;
     double squares = sum(n, [&](int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / n;
     float rstd = 1 / std::sqrt(std::max(squares - error * error, 0.) + eps);
-    statistics[0] = mean;
-    statistics[1] = rstd;
+    float shift = error * rstd;
+    statistics[0] = mean, statistics[1] = rstd, statistics[2] = shift;
     int64_t outer = elementwise ? 1 : channels, inner = elementwise ? channels : positions;
     for (int64_t c = 0; c < outer; c++)
         for (int64_t i = 0; i < inner; i++) {
             int64_t channel = elementwise ? i : c;
-            float z = (x[c * inner + i] - mean) * rstd * weight[channel] + bias[channel];
+            float z = ((x[c * inner + i] - mean) * rstd - shift) * weight[channel] + bias[channel];
             y[c * inner + i] = silu ? z * sigmoid(z) : z;
         }
 }
@@ -67,12 +68,12 @@ void backward_row(const float* __restrict__ x, const float* __restrict__ weight,
                   const float* __restrict__ dy, const float* statistics, float* __restrict__ dx, float* __restrict__ dweight,
                   float* __restrict__ dbias, int64_t channels, int64_t positions) {
     int64_t n = channels * positions;
-    float mean = statistics[0], rstd = statistics[1];
+    float mean = statistics[0], rstd = statistics[1], shift = statistics[2];
     double mean_d = 0, mean_dx = 0;  // of weight · dz, and of weight · dz · normalised x
     if (elementwise) {
         float total_d = 0, total_dx = 0;
         for (int64_t i = 0; i < channels; i++) {
-            float normalized = (x[i] - mean) * rstd;
+            float normalized = (x[i] - mean) * rstd - shift;
             float dz = before_silu<silu>(dy[i], normalized, weight[i], bias[i]);
             dweight[i] += dz * normalized;
             dbias[i] += dz;
@@ -90,7 +91,7 @@ void backward_row(const float* __restrict__ x, const float* __restrict__ weight,
                 int64_t end = std::min(start + 256, positions);
                 float partial_dw = 0, partial_db = 0;
                 for (int64_t i = start; i < end; i++) {
-                    float normalized = (xc[i] - mean) * rstd;
+                    float normalized = (xc[i] - mean) * rstd - shift;
                     float dz = before_silu<silu>(dyc[i], normalized, w, b);
                     partial_dw += dz * normalized;
                     partial_db += dz;
@@ -105,9 +106,10 @@ void backward_row(const float* __restrict__ x, const float* __restrict__ weight,
     float a = mean_d, k = mean_dx;
     int64_t outer = elementwise ? 1 : channels, inner = elementwise ? channels : positions;
     for (int64_t c = 0; c < outer; c++)
-        for (int64_t i = 0; i < inner; i++)
-            dx[c * inner + i] = rstd * (weight[elementwise ? i : c] * dx[c * inner + i] - a
-                                        - (x[c * inner + i] - mean) * rstd * k);
+        for (int64_t i = 0; i < inner; i++) {
+            float normalized = (x[c * inner + i] - mean) * rstd - shift;
+            dx[c * inner + i] = rstd * (weight[elementwise ? i : c] * dx[c * inner + i] - a - normalized * k);
+        }
 }
 
 }  // namespace
@@ -123,7 +125,7 @@ FORWARD = r"""
     #pragma omp parallel for schedule(dynamic)
     for (int64_t r = 0; r < batch * groups; r++) {
         int64_t c = r % groups * width;
-        forward(in0_p + r * row, in1_p + c, in2_p + c, out0_p + r * row, out1_p + 2 * r, width, positions, eps);
+        forward(in0_p + r * row, in1_p + c, in2_p + c, out0_p + r * row, out1_p + 3 * r, width, positions, eps);
     }
 """
 
@@ -143,7 +145,7 @@ BACKWARD = r"""
         float* dweight = partial.data() + slice * 2 * channels + c;
         for (int64_t b = batch * slice / slices; b < batch * (slice + 1) / slices; b++) {
             int64_t r = b * groups + group;
-            backward(in0_p + r * row, in1_p + c, in2_p + c, in3_p + r * row, in4_p + 2 * r, out0_p + r * row,
+            backward(in0_p + r * row, in1_p + c, in2_p + c, in3_p + r * row, in4_p + 3 * r, out0_p + r * row,
                      dweight, dweight + channels, width, positions);
         }
     }
@@ -161,12 +163,10 @@ BACKWARD = r"""
 class FusedGroupNorm(jt.Function):
     """The CPU kernels, on x [B, C, S], weight [C] and bias [C], all float32. First derivatives only."""
 
-    def execute(self, x, weight, bias, num_groups, eps, silu):
+    def execute(self, x, num_groups, weight, bias, eps, silu):
         self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu)}
-        shapes, dtypes = [x.shape, (x.shape[0], num_groups, 2)], ["float32"] * 2
-        y, statistics = jt.code(
-            shapes, dtypes, [x, weight, bias], cpu_header=CPU_HEADER, cpu_src=FORWARD, data=self._data
-        )
+        shapes, dtypes = [x.shape, (x.shape[0], num_groups, 3)], ["float32"] * 2
+        y, statistics = jt.code(shapes, dtypes, [x, weight, bias], cpu_header=CPU_HEADER, cpu_src=FORWARD, data=self._data)
         self._saved = x, weight, bias, statistics
         return y
 
@@ -175,22 +175,20 @@ class FusedGroupNorm(jt.Function):
         shapes, dtypes = [x.shape, weight.shape, bias.shape], ["float32"] * 3
         inputs = [x, weight, bias, dy, statistics]
         grads = jt.code(shapes, dtypes, inputs, cpu_header=CPU_HEADER, cpu_src=BACKWARD, data=self._data)
-        return *grads, None, None, None
+        return grads[0], None, grads[1], grads[2], None, None
 
 
-def group_norm_reference(x: jt.Var, weight: jt.Var, bias: jt.Var, num_groups: int, eps: float, silu: bool) -> jt.Var:
+def group_norm_reference(x: jt.Var, num_groups: int, weight: jt.Var, bias: jt.Var, eps: float, silu: bool) -> jt.Var:
     """Group norm of x [B, C, S], weight [C] and bias [C], all float32, in plain Jittor."""
     rows = x.reshape(x.shape[0] * num_groups, -1)
     rows = rows - rows.mean(dim=1, keepdims=True)
-    rows = rows - rows.mean(dim=1, keepdims=True)  # what rounding left in a large mean
+    rows = rows - rows.mean(dim=1, keepdims=True).stop_grad()  # what rounding left of a large mean; zero but for that
     rows = rows / jt.sqrt((rows * rows).mean(dim=1, keepdims=True) + eps)
     y = rows.reshape(x.shape) * weight.reshape(1, -1, 1) + bias.reshape(1, -1, 1)
     return y * jt.sigmoid(y) if silu else y
 
 
-def group_norm(
-    x: jt.Var, num_groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5, silu: bool = False
-) -> jt.Var:
+def group_norm(x: jt.Var, num_groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5, silu: bool = False) -> jt.Var:
     """Group normalisation (Wu & He 2018) of x [B, C, ...], then SiLU if asked for; weight and bias [C].
 
     Each sample's C / num_groups channels of a group are brought to mean 0 and variance 1 (`eps` is added to the variance), then scaled
@@ -204,7 +202,7 @@ def group_norm(
     rows = x.float32().reshape(batch, channels, math.prod(spatial))
     weight, bias = weight.float32(), bias.float32()
     compute = group_norm_reference if jt.flags.use_cuda else FusedGroupNorm.apply
-    return compute(rows, weight, bias, num_groups, eps, silu).reshape(x.shape).cast(x.dtype)
+    return compute(rows, num_groups, weight, bias, eps, silu).reshape(x.shape).cast(x.dtype)
 
 
 def layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var, eps: float = 1e-5) -> jt.Var:

@@ -6,7 +6,7 @@ import jittor as jt
 import numpy as np
 
 from datasets.landscape import Pair, read_image, read_mask
-from datasets.transforms import random_crop, random_flip, to_image
+from datasets.transforms import random_crop
 from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.conditioner import UNKNOWN, Conditioner, denoise
 from models.latent_diffusion import LatentDiffusion, noise_schedule

@@ -1,0 +1,115 @@
+"""Check that diffusers loads the networks of a run, and computes with them what we do.
+
+Twice, once in each environment, since PyTorch and Jittor are not installed in one:
+
+    python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz --export     # with Jittor: writes values.npz
+    python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz              # with PyTorch and diffusers: compares
+
+The autoencoder in <run>/vae and the UNet in <run>/unet (either may be absent) run on random inputs. Printed is the largest error of each
+output, in shares of its largest value. The exit status is 1 where one is above 1e-4, or where diffusers misses or does not know a weight.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from networks import TIMESTEPS
+
+TOLERANCE = 1e-4
+
+
+def inputs(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Random arguments by the names of the networks that `folder` holds."""
+    rng, arguments = np.random.default_rng(0), {}
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    for name in ("vae", "unet"):
+        path = folder / name / "config.json"
+        if not path.exists():
+            continue
+        config = json.loads(path.read_text())
+        cell = 2 ** (len(config["block_out_channels"]) - 1)
+        if name == "vae":
+            arguments[name] = {"x": normal(2, 3, 6 * cell, 8 * cell), "z": normal(2, config["latent_channels"], 6, 8)}
+        else:
+            arguments[name] = {
+                "sample": normal(2, config["in_channels"], 2 * cell, 4 * cell),
+                "encoder_hidden_states": normal(2, 5, config["cross_attention_dim"]),
+            }
+            if config["class_embed_type"]:
+                arguments[name]["class_labels"] = normal(2, config["projection_class_embeddings_input_dim"])
+    if not arguments:
+        sys.exit(f"{folder} holds neither vae/config.json nor unet/config.json")
+    return arguments
+
+
+def ours(folder: Path) -> dict[str, np.ndarray]:
+    """Outputs of our networks by name."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
+
+    # isort: split
+    import jittor as jt
+
+    from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+    from models.pretrained import load_network
+    from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+
+    outputs = {}
+    for name, arguments in inputs(folder).items():
+        arguments = {key: jt.array(array) for key, array in arguments.items()}
+        if name == "vae":
+            vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / name)
+            outputs["vae mean"], outputs["vae logvar"] = vae.posterior(arguments["x"])
+            outputs["vae decoded"] = vae.reconstruct(arguments["z"])
+        else:
+            unet = load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / name)
+            outputs["unet"] = unet(timestep=TIMESTEPS, **arguments)
+    return {key: output.numpy() for key, output in outputs.items()}
+
+
+def theirs(folder: Path) -> dict[str, np.ndarray]:
+    """Outputs of diffusers' networks by name. Exits where a weight is missing or unexpected."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    outputs = {}
+    for name, arguments in inputs(folder).items():
+        arguments = {key: torch.from_numpy(array) for key, array in arguments.items()}
+        model, info = (AutoencoderKL if name == "vae" else UNet2DConditionModel).from_pretrained(folder / name, output_loading_info=True)
+        faults = {kind: keys for kind, keys in info.items() if keys}
+        if faults:
+            sys.exit(f"diffusers on {folder / name}: {faults}")
+        with torch.no_grad():
+            if name == "vae":
+                posterior = model.encode(arguments["x"]).latent_dist
+                outputs["vae mean"], outputs["vae logvar"] = posterior.mean, posterior.logvar
+                outputs["vae decoded"] = model.decode(arguments["z"]).sample
+            else:
+                outputs["unet"] = model(timestep=torch.from_numpy(TIMESTEPS), **arguments).sample
+    return {key: output.numpy() for key, output in outputs.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that holds vae/ and unet/")
+    parser.add_argument("values", type=Path, help=".npz file of our outputs")
+    parser.add_argument("--export", action="store_true", help="write our outputs instead of comparing them with diffusers'")
+    args = parser.parse_args()
+    if args.export:
+        np.savez(args.values, **ours(args.run))
+        return
+    values = np.load(args.values)
+    errors = {key: np.abs(values[key] - output).max() / np.abs(output).max() for key, output in theirs(args.run).items()}
+    for key, error in errors.items():
+        print(f"{key:12} {error:.1e}")
+    if not all(error <= TOLERANCE for error in errors.values()):  # NaN fails too
+        sys.exit(f"above {TOLERANCE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The small networks that export_networks.py measures in diffusers and the tests measure here: configurations, weights, inputs.
+
+Weights and inputs are drawn from a generator seeded by their names, so that they need not be stored.
+"""
+
+import math
+import zlib
+
+import numpy as np
+
+VAE = {"block_out_channels": (32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
+UNETS = {
+    "sd1": {  # attention at all levels but the last, one number of heads, 1x1 convolutions around the transformers
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 24,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    },
+    "sd2": {  # a number of heads for each level, linear maps around the transformers, two residual blocks a level
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 2,
+        "cross_attention_dim": 24,
+        "attention_head_dim": (2, 8),
+        "use_linear_projection": True,
+        "norm_num_groups": 8,
+    },
+    "ours": {  # no attention at the finest level, a vector beside the timestep, further input channels
+        "in_channels": 7,
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 24,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": 12,
+    },
+}
+TIMESTEPS = np.array([3, 871])
+
+
+def normal(name: str, *shape: int) -> np.ndarray:
+    """Standard normal numbers that the name decides. (RandomState: the one generator whose numbers NumPy promises to keep.)"""
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+
+
+def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Weights by name: matrices that keep variances, norms near 1, biases that matter."""
+
+    def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        array = normal(name, *shape)
+        if len(shape) > 1:
+            return array / np.float32(math.sqrt(math.prod(shape[1:])))
+        return np.float32(0.1) * array + np.float32(name.endswith("weight"))
+
+    return {name: weight(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def vae_inputs() -> dict[str, np.ndarray]:
+    return {"x": normal("x", 2, 3, 32, 40), "z": normal("z", 2, 4, 8, 10)}
+
+
+def unet_inputs(case: str) -> dict[str, np.ndarray]:
+    """The arguments of the UNet's forward pass in tensors."""
+    config = UNETS[case]
+    inputs = {"sample": normal("sample", 2, config.get("in_channels", 4), 8, 12), "encoder_hidden_states": normal("context", 2, 7, 24)}
+    if "class_embed_type" in config:
+        inputs["class_labels"] = normal("labels", 2, config["projection_class_embeddings_input_dim"])
+    return inputs
+
+
+def gradient_summary(gradients: dict[str, np.ndarray]) -> np.ndarray:
+    """[P, 2]: for each parameter in order of names, the gradient's product with a random direction, and its norm."""
+    pairs = ((name, gradients[name].astype(np.float64)) for name in sorted(gradients))
+    return np.array([((g * normal(f"direction of {name}", *g.shape)).sum(), np.sqrt((g * g).sum())) for name, g in pairs])

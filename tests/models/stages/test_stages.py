@@ -1,0 +1,99 @@
+"""Stages learn what they are given, and the UNet uses both of its conditions."""
+
+from dataclasses import replace
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from datasets.landscape import check_training_pairs
+from datasets.synthetic import write_dataset
+from models.autoencoder_kl import AutoencoderKL
+from models.presets import vae_config
+from models.pretrained import save_network
+from models.stages.unet import UNetStage
+from models.stages.vae import VAEStage
+from tests.small import CONFIG
+from utils.checkpoint import module_arrays
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    write_dataset(root, train=6, test=0, seed=3, size=(96, 64), progress=False)
+    return check_training_pairs(root)
+
+
+def batch_of(dataset, indices, seed=0):
+    examples = [dataset.example(i, np.random.default_rng((seed, i))) for i in indices]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def train_step(stage, batch, step):
+    """One update by a batch; returns the losses."""
+    scalars = stage.losses(batch)
+    stage.learner.update([scalars["loss"]], step)
+    return {name: float(value.item()) for name, value in scalars.items()}
+
+
+@pytest.fixture(scope="module")
+def unet_stage(pairs, tmp_path_factory):
+    """A UNet that has seen two pictures many times."""
+    run = tmp_path_factory.mktemp("run")
+    vae = AutoencoderKL(vae_config(CONFIG))
+    bias = np.zeros(8, np.float32)
+    bias[4:] = -8  # of the log-variance: else an untrained autoencoder's latents are mostly noise, which nothing can learn
+    vae.quant_conv.bias.update(jt.array(bias))
+    save_network(vae, module_arrays(vae), run / "vae")
+    stage = UNetStage(replace(CONFIG, unet_lr=3e-3, unet_steps=150), run)
+    training_set, _ = stage.datasets(pairs, pairs[:2])
+    stage.learned = [train_step(stage, batch_of(training_set, (0, 1), seed=step), step)["loss"] for step in range(150)]
+    stage.training_set = training_set
+    return stage
+
+
+def test_the_autoencoder_learns_a_batch(pairs, tmp_path):
+    stage = VAEStage(replace(CONFIG, vae_lr=3e-3, vae_steps=60), tmp_path)
+    training_set, _ = stage.datasets(pairs, pairs)
+    batch = batch_of(training_set, (0, 1))
+    steps = [train_step(stage, batch, step) for step in range(60)]
+    assert steps[-1]["psnr"] > steps[0]["psnr"] + 5
+    assert steps[-1]["posterior_mean_rms"] < 10 and steps[-1]["posterior_std"] < 2
+
+
+def test_the_scale_of_the_latents_is_measured_and_kept(unet_stage):
+    scale = unet_stage.vae.config.scaling_factor
+    latents = np.concatenate([unet_stage.training_set.example(i, np.random.default_rng(i))["latent"] for i in range(6)])
+    assert 0.7 < latents.std() < 1.3
+    assert str(scale)[:8] in (unet_stage.run / "vae" / "config.json").read_text()
+
+
+def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
+    assert np.mean(unet_stage.learned[-20:]) < 0.6 * np.mean(unet_stage.learned[:10])
+    unet_stage.training_set.drop = 0
+    sums = np.zeros(3)
+    with jt.no_grad():
+        for seed in range(40):
+            batch = batch_of(unet_stage.training_set, (0, 1), seed=1000 + seed)
+            sums += list(unet_stage.validate(batch).values())
+    right, other_mask, other_reference = sums
+    assert other_mask > 1.05 * right
+    assert other_reference > 1.05 * right
+
+
+def test_conditions_are_dropped_as_often_as_asked(unet_stage):
+    unet_stage.training_set.drop = 0.1
+    examples = [unet_stage.training_set.example(0, np.random.default_rng((5, i))) for i in range(600)]
+    no_mask = np.array([(example["mask"] == 255).all() for example in examples])
+    no_reference = np.array([example["known"] == 0 for example in examples])
+    for share in ((no_mask & ~no_reference).mean(), (no_mask & no_reference).mean(), (~no_mask & no_reference).mean()):
+        assert 0.06 < share < 0.14
+
+
+def test_state_goes_round(unet_stage, tmp_path):
+    before = unet_stage.learner.arrays()
+    other = UNetStage(unet_stage.config, unet_stage.run)
+    other.learner.load(before, "the test")
+    after = other.learner.arrays()
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)

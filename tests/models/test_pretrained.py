@@ -1,0 +1,196 @@
+import json
+from dataclasses import asdict
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.conditioner import Conditioner, ConditionerConfig, denoise
+from models.presets import PRESETS
+from models.pretrained import WEIGHTS, initialise, load_network, load_run, save_network
+from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, weights
+from utils.checkpoint import module_arrays, write_safetensors
+from utils.errors import UserError
+
+CONDITIONER = ConditionerConfig(downscale=4, mask_channels=(16, 32), level_channels=(32, 32, 64), patch_size=2, cross_attention_dim=24)
+WIDER = {"in_channels": 4 + 29, "class_embed_type": "projection", "projection_class_embeddings_input_dim": CONDITIONER.num_statistics}
+
+
+def shapes(network):
+    return {name: weight.shape for name, weight in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def published():
+    """A UNet of Stable Diffusion 1's kind, and its weights."""
+    unet = UNet2DConditionModel(UNet2DConditionConfig(**UNETS["sd1"]))
+    return unet, weights(shapes(unet))
+
+
+def our_unet():
+    return UNet2DConditionModel(UNet2DConditionConfig(**(UNETS["sd1"] | WIDER)))
+
+
+def test_a_unet_started_from_published_weights_works_as_the_published_one_did(published, tmp_path):
+    original, arrays = published
+    write_safetensors(tmp_path / WEIGHTS, arrays)
+    initialise(original, tmp_path)
+    unet, conditioner = our_unet(), Conditioner(CONDITIONER)
+    initialise(unet, tmp_path)
+
+    assert not unet.conv_in.weight.numpy()[:, 4:].any()
+    sample = jt.array(normal("sample", 2, 4, 8, 12))
+    for value, known in ((3, (1, 1)), (17, (1, 0))):
+        mask = np.full((2, 32, 48), value, np.uint8)
+        mask[:, 20:] = 8
+        conditions = conditioner(
+            jt.array(mask), jt.array(normal("reference", 2, 4, 8, 12)), jt.array(normal("colors", 2, 54)), np.array(known)
+        )
+        expected = original(sample, TIMESTEPS, conditions["encoder_hidden_states"]).numpy()
+        output = denoise(unet, sample, TIMESTEPS, conditions)
+        np.testing.assert_allclose(output.numpy(), expected, atol=1e-5)
+
+    assert not any(parameter.is_stop_grad() for parameter in unet.parameters())
+    loss = (output * jt.array(normal("loss", 2, 4, 8, 12))).sum()
+    masked, statistics, old = jt.grad(loss, [unet.conv_in.weight, unet.class_embedding.linear_2.weight, unet.conv_out.weight])
+    for gradient in (masked.numpy()[:, 4:], statistics.numpy(), old.numpy()):
+        assert np.abs(gradient).max() > 1e-3
+
+
+@pytest.mark.parametrize("kernel", [(), (1, 1)], ids=["linear maps", "1x1 convolutions"])
+def test_an_autoencoder_starts_from_a_file_with_the_old_names_of_attention(tmp_path, kernel):
+    vae = AutoencoderKL(AutoencoderKLConfig(**VAE))
+    arrays = weights(shapes(vae))
+    old_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for name, array in arrays.items():
+        for new, old_name in old_names.items():
+            if f".{new}." in name:
+                name = name.replace(f".{new}.", f".{old_name}.")
+                array = array.reshape(*array.shape, *kernel) if array.ndim == 2 else array
+        old[name] = array
+    assert sum("proj_attn" in name for name in old) == 4 and sum("query" in name for name in old) == 4
+    write_safetensors(tmp_path / "vae.safetensors", old)
+    initialise(vae, tmp_path / "vae.safetensors")
+    for name, array in module_arrays(vae).items():
+        np.testing.assert_array_equal(array, arrays[name], err_msg=name)
+    assert not any(parameter.is_stop_grad() for parameter in vae.parameters())
+
+
+def test_published_weights_that_do_not_fit_are_all_named(published, tmp_path):
+    arrays = dict(published[1])
+    missing = arrays.pop("conv_out.bias")
+    arrays["conv_out.biass"] = missing
+    transposed = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    arrays[transposed] = arrays[transposed].T.copy()  # as many numbers, in another order
+    arrays["conv_in.weight"] = np.zeros((32, 40, 3, 3), np.float32)  # wider than ours
+    write_safetensors(tmp_path / "unet.safetensors", arrays)
+    unet = our_unet()
+    before = unet.conv_out.weight.numpy()
+    with pytest.raises(UserError) as raised:
+        initialise(unet, tmp_path / "unet.safetensors")
+    for words in ("unet.safetensors", "conv_out.bias,", "conv_out.biass", f"{transposed} [24, 32]", "conv_in.weight [32, 40, 3, 3]"):
+        assert words in str(raised.value).replace("\n", ",")
+    np.testing.assert_array_equal(unet.conv_out.weight.numpy(), before)
+
+
+@pytest.mark.parametrize("network_class, config", [
+    (AutoencoderKL, AutoencoderKLConfig(**VAE, scaling_factor=None)),
+    (UNet2DConditionModel, UNet2DConditionConfig(**UNETS["sd2"])),
+    (UNet2DConditionModel, UNet2DConditionConfig(**UNETS["ours"])),
+    (Conditioner, CONDITIONER),
+])  # fmt: skip
+def test_a_saved_network_comes_back(tmp_path, network_class, config):
+    network = network_class(config)
+    save_network(network, module_arrays(network), tmp_path)
+    again = load_network(network_class, type(config), tmp_path)
+    assert again.config == config
+    for name, array in module_arrays(network).items():
+        np.testing.assert_array_equal(module_arrays(again)[name], array, err_msg=name)
+    assert all(parameter.is_stop_grad() for parameter in again.parameters())
+
+
+def test_the_weights_saved_are_the_ones_given(tmp_path):
+    network = Conditioner(CONDITIONER)
+    average = weights(shapes(network))
+    save_network(network, average, tmp_path)
+    loaded = module_arrays(load_network(Conditioner, ConditionerConfig, tmp_path))
+    assert all(np.array_equal(loaded[name], array) for name, array in average.items())
+
+
+def test_diffusers_finds_the_levels_of_the_autoencoder_in_its_configuration(tmp_path):
+    vae = AutoencoderKL(AutoencoderKLConfig(**VAE))
+    save_network(vae, module_arrays(vae), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["_class_name"] == "AutoencoderKL"
+    assert stored["down_block_types"] == ["DownEncoderBlock2D"] * 3 and stored["up_block_types"] == ["UpDecoderBlock2D"] * 3
+
+
+def remove(path):
+    path.unlink()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def other_content(path):
+    path.write_text("[]")
+
+
+def another_width(path):
+    path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": 4'))
+
+
+def wrong_type(path):
+    path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": "two"'))
+
+
+@pytest.mark.parametrize("name, damage, words", [
+    ("config.json", remove, "is missing"),
+    ("config.json", cut, "is damaged"),
+    ("config.json", other_content, "is damaged"),
+    ("config.json", wrong_type, "is damaged"),
+    ("config.json", another_width, "reference_encoder.patch_embed.weight"),
+    (WEIGHTS, remove, "holds no weights"),
+    (WEIGHTS, cut, WEIGHTS),
+    (WEIGHTS, other_content, WEIGHTS),
+])  # fmt: skip
+def test_a_damaged_folder_is_said_in_a_sentence(tmp_path, name, damage, words):
+    network = Conditioner(CONDITIONER)
+    save_network(network, module_arrays(network), tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(UserError) as raised:
+        load_network(Conditioner, ConditionerConfig, tmp_path)
+    assert words in str(raised.value) and str(tmp_path) in str(raised.value)
+
+
+def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "unet", tmp_path / "file"):
+        with pytest.raises(UserError, match="is missing: no trained Conditioner"):
+            load_network(Conditioner, ConditionerConfig, folder)
+
+
+def test_a_run_comes_back_with_its_configuration(tmp_path):
+    stored = {"preset": "tiny", "seed": 3, "config": asdict(PRESETS["tiny"])}
+    (tmp_path / "run.json").write_text(json.dumps(stored))
+    assert load_run(tmp_path) == {**stored, "config": PRESETS["tiny"]}
+
+
+@pytest.mark.parametrize("content, words", [
+    (None, "is missing"),
+    ("{", "is damaged"),
+    ("[]", "is damaged"),
+    ("{}", "is damaged"),
+    ('{"config": []}', "is damaged"),
+    ('{"config": {"colour": 1}}', "is damaged"),
+])  # fmt: skip
+def test_a_damaged_run_is_said_in_a_sentence(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=words) as raised:
+        load_run(tmp_path)
+    assert str(tmp_path / "run.json") in str(raised.value)

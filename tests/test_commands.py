@@ -1,0 +1,213 @@
+"""The two scripts as a user runs them, each in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from datasets.synthetic import write_dataset
+from tests.small import arguments
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(script: str, *words) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / script, *map(str, words)], capture_output=True, text=True, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "trained"
+    result = run("MainTrain.py", "--input_path", data, "--run", folder, "--val_fraction", 0.3, *arguments())
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def paint(data: Path, folder: Path, output: Path, *words) -> subprocess.CompletedProcess:
+    return run(
+        "MainTest.py", "--input_path", data, "--img_path", data, "--checkpoint", folder, "--output_path", output,
+        "--steps", 3, "--batch_size", 2, *words,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def painted(data, trained, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("painted") / "results"
+    result = paint(data, trained, output, "--zip")
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_training_writes_what_it_promises(trained):
+    assert {"run.json", "vae", "unet", "conditioner", "best", "state", "previews", "log.jsonl", "tensorboard"} <= set(os.listdir(trained))
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    for stage, names in {"vae": {"psnr", "posterior_std", "posterior_mean_rms"}, "unet": {"mse"}}.items():
+        own = [line for line in lines if line["stage"] == stage]
+        assert [line["step"] for line in own if "loss" in line] == [1, 2, 3, 4]
+        assert all(names <= line.keys() for line in own if "loss" in line)
+        assert any("val_loss" in line for line in own)
+        assert Image.open(trained / "previews" / f"{stage}-00000004.png").width > 96
+    assert json.loads((trained / "best" / "best.json").read_text()).keys() == {"vae", "unet"}
+
+
+def test_training_never_imports_jtorch(data, trained):
+    """jtorch switches Jittor into a mode in which plain training stops learning."""
+    command = "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); print(*sys.modules)"
+    words = ["--input_path", data, "--run", trained, "--val_fraction", 0.3, *arguments(unet_steps=5)]
+    result = subprocess.run(
+        [sys.executable, "-c", command, str(ROOT / "MainTrain.py"), *map(str, words)],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    modules = result.stdout.split()
+    assert "jittor" in modules and "tensorboardX" in modules
+    assert not {"jtorch", "torch"} & set(modules)
+
+
+def test_a_picture_for_every_mask(data, painted):
+    stems = {path.stem for path in (data / "val_A_labels_resized").iterdir()}
+    assert {path.name for path in painted.iterdir()} == {f"{stem}.jpg" for stem in stems}
+    for path in painted.iterdir():
+        with Image.open(path) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (512, 384))
+    assert len(np.unique([np.asarray(Image.open(path)).mean() for path in painted.iterdir()])) == len(stems)
+    with zipfile.ZipFile(painted.with_name("results.zip")) as archive:
+        assert sorted(archive.namelist()) == sorted(f"{stem}.jpg" for stem in stems)
+
+
+def test_pictures_that_exist_are_kept_and_the_others_come_out_the_same(data, trained, painted, tmp_path):
+    output = tmp_path / "results"
+    shutil.copytree(painted, output)
+    removed, kept = sorted(output.iterdir())[0], sorted(output.iterdir())[1]
+    removed.unlink()
+    kept.write_bytes(b"mine")
+    assert paint(data, trained, output).returncode == 0
+    assert kept.read_bytes() == b"mine"
+    assert removed.read_bytes() == (painted / removed.name).read_bytes()
+    assert paint(data, trained, output, "--overwrite").returncode == 0
+    assert all(path.read_bytes() == (painted / path.name).read_bytes() for path in output.iterdir())
+
+
+def test_a_picture_depends_on_neither_batch_nor_company(data, trained, painted, tmp_path):
+    listing = json.loads((data / "label_to_img.json").read_text())
+    name = sorted(listing)[3]
+    (tmp_path / "one.json").write_text(json.dumps({name: listing[name]}))
+    assert paint(data, trained, tmp_path / "one", "--pairs", tmp_path / "one.json").returncode == 0
+    (alone,) = (tmp_path / "one").iterdir()
+    difference = np.asarray(Image.open(alone)).astype(int) - np.asarray(Image.open(painted / alone.name))
+    assert np.abs(difference).mean() < 0.05 and np.abs(difference).max() <= 8  # a level more or less, and what JPEG makes of it
+
+
+def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
+    first = sorted(painted.iterdir())[0].name
+    seen = {(painted / first).read_bytes()}
+    choices = [
+        ("--sampler", "ddpm"), ("--sampler", "ddim"), ("--guidance", 4), ("--ref_guidance", 4), ("--ref_start", 0.5),
+        ("--color_match", "lab"), ("--seed", 1), ("--checkpoint", trained / "best"),
+    ]  # fmt: skip
+    for i, words in enumerate(choices[:7]):
+        result = paint(data, trained, tmp_path / str(i), *words)
+        assert result.returncode == 0, result.stderr
+        seen.add((tmp_path / str(i) / first).read_bytes())
+    assert len(seen) == len(choices)
+    assert paint(data, trained, tmp_path / "best", *choices[7]).returncode == 0
+
+
+def states(folder: Path, stage: str) -> dict[str, np.ndarray]:
+    return load_file(folder / "state" / stage / "step-00000012.safetensors")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stop):
+    """Bit for bit, after a polite stop and after a kill."""
+    words = ["--input_path", data, "--val_fraction", 0.3, *arguments(steps=12, vae_steps=12, unet_steps=12)]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run("MainTrain.py", *words, "--run", whole).returncode == 0
+    for stage in ("vae", "unet"):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "MainTrain.py", *map(str, words), "--run", stopped], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        wait_for(stopped / "log.jsonl", stage, 5, process)
+        process.send_signal(stop)
+        output = process.communicate()[0].decode()
+        assert process.returncode == (143 if stop == signal.SIGTERM else -9)
+        assert stop == signal.SIGKILL or "To go on: python3" in output
+    assert run("MainTrain.py", *words, "--run", stopped).returncode == 0
+    for stage in ("vae", "unet"):
+        expected, found = states(whole, stage), states(stopped, stage)
+        assert expected.keys() == found.keys()
+        assert all(np.array_equal(expected[name], found[name]) for name in expected)
+    steps = [(line["stage"], line["step"]) for line in map(json.loads, (stopped / "log.jsonl").read_text().splitlines()) if "loss" in line]
+    assert steps == [(stage, step) for stage in ("vae", "unet") for step in range(1, 13)]
+
+
+def wait_for(log: Path, stage: str, step: int, process: subprocess.Popen) -> None:
+    """Until the log has the stage's step."""
+    while process.poll() is None:
+        if log.is_file() and any(f'"step": {step}, "stage": "{stage}"' in line for line in log.read_text().splitlines()):
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate()[0].decode())
+
+
+def one_sentence(result: subprocess.CompletedProcess, *needles: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(needle in result.stderr for needle in needles), result.stderr
+
+
+def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
+    before = {path: path.read_bytes() for path in trained.rglob("*.safetensors")}
+    train = ["--input_path", data, "--val_fraction", 0.3, "--run"]
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--preset", "huge"), "huge", "tiny")
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", *arguments(width=100)), "width", "100")
+    one_sentence(run("MainTrain.py", *train, trained, "--preset", "small"), "tiny", "unet_channels", "--run")
+    one_sentence(run("MainTrain.py", "--input_path", tmp_path / "nowhere", "--run", tmp_path / "a"), "nowhere")
+    one_sentence(paint(data, tmp_path / "nowhere", tmp_path / "out"), "nowhere")
+    one_sentence(paint(data, trained, tmp_path / "out", "--steps", 0), "--steps")
+    (tmp_path / "file").write_text("")
+    one_sentence(paint(data, trained, tmp_path / "file"), str(tmp_path / "file"))
+    assert before == {path: path.read_bytes() for path in trained.rglob("*.safetensors")}
+
+
+def test_a_damaged_checkpoint_is_named_and_left(data, trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    newest = sorted((folder / "state" / "unet").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resume = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--unet_steps", 6]
+    one_sentence(run("MainTrain.py", *resume), newest.name)
+    assert newest.stat().st_size == 1000
+    newest.rename(tmp_path / "away")
+    assert run("MainTrain.py", *resume).returncode == 0
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    one_sentence(paint(data, folder, tmp_path / "out"), str(weights.parent))
+
+
+def test_damaged_data_is_reported_before_training(data, trained, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(data / "train_resized", root)
+    (root / "imgs" / "train_00003.jpg").write_bytes(b"no picture")
+    (root / "labels" / "train_00005.png").unlink()
+    words = ["--input_path", root, "--run", tmp_path / "run", "--val_fraction", 0.3, *arguments(), "--stage", "vae"]
+    one_sentence(run("MainTrain.py", *words), "train_00003.jpg", "train_00005", "--skip_bad")
+    result = run("MainTrain.py", *words, "--skip_bad")
+    assert result.returncode == 0 and "train_00003.jpg" in result.stderr + result.stdout
