@@ -22,8 +22,8 @@ from tqdm import tqdm
 from datasets.landscape import TestPair, find_test_pairs, read_image, read_mask
 from models.diffusion.samplers import SAMPLERS
 from models.latent_diffusion import LatentDiffusion
-from utils.checkpoint import atomic_write
 from utils.errors import UserError
+from utils.files import atomic_write
 from utils.image import COLOR_MATCHES, color_match, resize, write_jpeg
 
 ROOT = Path(__file__).resolve().parent

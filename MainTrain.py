@@ -78,10 +78,21 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises UserError, naming every fault, for what makes no sense here."""
+    faults = [f"--{name} must be at least {least}" for name, least in (("accumulate", 1), ("workers", 0)) if getattr(args, name) < least]
+    if not 0 < args.val_fraction < 1:
+        faults.append("--val_fraction must be above 0 and below 1")
+    if args.preset is not None and args.preset not in PRESETS:
+        faults.append(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}")
+    if args.amp != "no" and not jt.has_cuda:
+        faults.append(f"--amp {args.amp} needs CUDA: Jittor's CPU kernels lose digits when they add up numbers of 16 bits")
+    if faults:
+        raise UserError("; ".join(faults))
+
+
 def choose_config(args: argparse.Namespace, folder: Path) -> tuple[str, Config, int]:
     """Preset, configuration and seed: the run's own or the preset's, with what the command line says. Stores them in <run>/run.json."""
-    if args.preset is not None and args.preset not in PRESETS:
-        raise UserError(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}.")
     said = {field.name: getattr(args, field.name) for field in fields(Config) if getattr(args, field.name) is not None}
     for short in ("steps", "batch_size", "lr"):
         if getattr(args, short) is not None:
@@ -253,6 +264,7 @@ def restart(stages: list[str], folder: Path) -> None:
 
 def main() -> None:
     args = parse_arguments()
+    check_arguments(args)
     folder = ROOT / "checkpoints" / args.run
     stages = [args.stage] if args.stage else list(STAGES)
     stop = Stop(args.max_minutes)

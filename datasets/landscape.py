@@ -21,7 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.image import resize, write_file
+from utils.files import atomic_write
+from utils.image import resize
 
 CLASSES = [
     *("mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand"),  # 0..9
@@ -177,7 +178,8 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
 
     sound = set(_in_threads(fingerprint_if_sound, pairs, workers, "checking the training set")) - {None}
     if cache and sound != known:
-        write_file(cache, json.dumps(sorted(sound), indent=0).encode())
+        with atomic_write(cache) as file:
+            file.write(json.dumps(sorted(sound), indent=0).encode())
 
     _mention("read as RGB", converted)
     _mention("neither picture nor mask, ignored", strange_images + strange_masks)
@@ -194,7 +196,8 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
     head = f"{folder}: {len(bad)} faults"
     message = _report(head, bad, end)
     if report_path:
-        write_file(report_path, f"{message}\n".encode(errors="backslashreplace"))  # names may be no UTF-8
+        with atomic_write(report_path) as file:
+            file.write(f"{message}\n".encode(errors="backslashreplace"))  # names may be no UTF-8
         if len(bad) > LISTED:
             message = _report(head, bad, f"The full list is in {report_path}.\n{end}", LISTED)
     if not (skip_bad and kept):

@@ -7,7 +7,7 @@ from models.presets import PRESETS
 FIELDS = {
     "width": 96,
     "height": 64,
-    "vae_channels": (8, 8, 16, 16),
+    "vae_channels": (16, 16, 16, 16),
     "norm_groups": 4,
     "unet_channels": (16, 32),
     "unet_attention": (0, 1),

@@ -119,7 +119,7 @@ def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
     first = sorted(painted.iterdir())[0].name
     seen = {(painted / first).read_bytes()}
     choices = [
-        ("--sampler", "ddpm"), ("--sampler", "ddim"), ("--guidance", 4), ("--ref_guidance", 4), ("--ref_start", 0.5),
+        ("--sampler", "ddpm"), ("--sampler", "ddim", "--guidance", 50), ("--guidance", 100), ("--ref_guidance", 100), ("--ref_start", 0.5),
         ("--color_match", "lab"), ("--seed", 1), ("--checkpoint", trained / "best"),
     ]  # fmt: skip
     for i, words in enumerate(choices[:7]):
@@ -177,6 +177,7 @@ def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
     before = {path: path.read_bytes() for path in trained.rglob("*.safetensors")}
     train = ["--input_path", data, "--val_fraction", 0.3, "--run"]
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--preset", "huge"), "huge", "tiny")
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--amp", "bfloat16", "--accumulate", 0), "CUDA", "--accumulate")
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", *arguments(width=100)), "width", "100")
     one_sentence(run("MainTrain.py", *train, trained, "--preset", "small"), "tiny", "unet_channels", "--run")
     one_sentence(run("MainTrain.py", "--input_path", tmp_path / "nowhere", "--run", tmp_path / "a"), "nowhere")

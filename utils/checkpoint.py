@@ -5,7 +5,6 @@ files: those are pickles, which can run any program when they are unpickled, so 
 nothing else.
 """
 
-import errno
 import itertools
 import json
 import math
@@ -22,48 +21,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from utils.errors import DiskError, UserError
+from utils.files import atomic_write, remove_leftovers
 
 # -------------------------------------------------------------------------------------------------------------- writing
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file to write that becomes `path` when the block ends, complete and on the disk.
-
-    Where the block fails, or the process dies, `path` stays what it was. Makes the folders above. Raises DiskError when
-    the disk is full, UserError when the place cannot be written to.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        with suppress(OSError):  # some network file systems know no fsync of a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the new name too must survive a power cut
-            finally:
-                os.close(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"disk full while writing {path}: free space and run the same command again") from error
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path} ({reason}): give a folder that can be written to") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def remove_leftovers(folder: Path, name: str) -> None:
-    """Removes what saves of `name` (a glob pattern) that were killed half-way have left in `folder`."""
-    for leftover in folder.glob(f".{name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            leftover.unlink()
 
 
 def write_json(path: str | Path, content: object) -> None:
@@ -95,6 +55,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
         header[name] = {"dtype": stored_type, "shape": list(array.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
+    remove_leftovers(Path(path).parent, Path(path).name)
     with atomic_write(path) as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for _, array in arrays:

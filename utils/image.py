@@ -3,18 +3,11 @@
 Sizes are given as (width, height), in pixels.
 """
 
-import contextlib
-import errno
-import io
-import os
-import threading
-from pathlib import Path
-
 import cv2
 import numpy as np
 from PIL import Image
 
-from utils.errors import DiskError, UserError
+from utils.files import atomic_write
 
 # One natural colour a class, in the order of datasets.landscape.CLASSES; the contest has no official palette.
 PALETTE = np.array(
@@ -149,43 +142,16 @@ def color_match(image, reference, mode):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Writing: a file is either whole or not there.
+# Writing
 
 
 def write_jpeg(path, image, quality=95):
-    """Writes the picture uint8 [H, W, 3] as JPEG, colour at full resolution. Raises as write_file does."""
-    write_file(path, _encoded(image, "JPEG", quality=quality, subsampling=0))
+    """Writes the picture uint8 [H, W, 3] as JPEG, colour at full resolution. Raises as `atomic_write` does."""
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
 
 
 def write_png(path, image):
-    """Writes a picture uint8 [H, W, 3], or a mask uint8 or uint16 [H, W], as PNG. Raises as write_file does."""
-    write_file(path, _encoded(image, "PNG"))
-
-
-def _encoded(image, form, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def write_file(path, data):
-    """Writes `data` (bytes) under a temporary name beside `path` and renames it; makes missing folders.
-
-    Raises DiskError when the disk or quota is full, UserError when the place cannot be written to.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"{path} was not written: {error.strerror}. Free some space and run again.") from error
-        raise UserError(f"{path} cannot be written: {error.strerror}. Check the folder and its permissions.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    """Writes a picture uint8 [H, W, 3], or a mask uint8 or uint16 [H, W], as PNG. Raises as `atomic_write` does."""
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, "PNG")

@@ -44,16 +44,24 @@ def find_nvcc() -> str | None:
 def check_toolchain() -> None:
     """Raises UserError where Jittor could not compile: no C++ compiler, or no Python headers."""
     if shutil.which(os.environ.get("cc_path", "g++")) is None:
-        raise UserError("Jittor compiles its kernels with g++, and there is none here. Install it (Debian, Ubuntu: apt-get install g++).")
+        raise UserError("Jittor compiles its kernels with g++, which is not installed here (Debian, Ubuntu: apt-get install g++).")
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         raise UserError(
-            f"Jittor needs the headers of {python} (Python.h), and they are not installed. Install them (Debian, Ubuntu: apt-get install {python}-dev)."
+            f"Jittor needs the headers of {python} (Python.h), which are not installed here (Debian, Ubuntu: apt-get install {python}-dev)."
         )
     # In a virtual environment Jittor would pick /usr/bin/python3.x-config, which may belong to another build of Python.
     config = Path(sys.base_prefix) / "bin" / f"{python}-config"
     if config.is_file():
         os.environ.setdefault("python_config_path", str(config))
+
+
+def check_opencv() -> None:
+    """Raises UserError where OpenCV lacks the system's libraries, as on bare servers."""
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"OpenCV does not load ({error}). Debian, Ubuntu: apt-get install libgl1 libglib2.0-0") from error
 
 
 def provide_onednn(cache: Path, prefix: Path) -> None:
@@ -107,9 +115,11 @@ def choose_device() -> str:
 def prepare() -> str:
     """Sets the process up for `import jittor`; returns a description of the device that will be used."""
     check_toolchain()
+    check_opencv()
     os.environ.setdefault("FIX_TORCH_ERROR", "0")  # else Jittor imports any PyTorch it finds, 7 seconds slower
     os.environ.setdefault("log_silent", "1")  # its report of compilers and paths; errors and progress still show
-    # Threads that wait must not spin: the loader's threads, or any other load, would be kept off the cores (measured: convolutions 3 times slower)
+    # Threads that wait must not spin, or they keep the loader's threads, and any other load, off the cores: with another process
+    # at work convolutions took three times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("cache_name", "default")  # else named after the git branch, if the virtual environment lies in a checkout
     if platform.system() == "Linux" and platform.machine() == "x86_64":
@@ -118,7 +128,7 @@ def prepare() -> str:
 
 
 def import_jittor():
-    """Imports Jittor. Where its compiler or flags changed, Jittor rebuilds a helper, asks to be run again, and exits: this does so, once."""
+    """Imports Jittor, which rebuilds a helper, asks to be run again and exits where compiler or flags have changed: this runs it again."""
     try:
         import jittor
     except SystemExit:

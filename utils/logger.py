@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.checkpoint import atomic_write
 from utils.errors import DiskError, UserError
+from utils.files import atomic_write
 
 
 class RunLog:

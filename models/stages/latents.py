@@ -12,7 +12,8 @@ from tqdm import tqdm
 from datasets.landscape import Pair, read_image
 from datasets.transforms import NUM_COLOR_STATISTICS, color_statistics, to_array
 from models.autoencoder_kl import AutoencoderKL
-from utils.checkpoint import atomic_write, module_arrays
+from utils.checkpoint import module_arrays
+from utils.files import atomic_write
 
 BATCH = 8  # photos encoded at once
 

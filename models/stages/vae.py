@@ -1,5 +1,6 @@
 """Stage `vae`: the autoencoder alone, on random crops."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import jittor as jt
@@ -8,6 +9,7 @@ import numpy as np
 from datasets.landscape import Pair, read_image
 from datasets.transforms import random_crop, random_flip, to_array, to_image
 from models.autoencoder_kl import AutoencoderKL
+from models.layers import zeros_
 from models.presets import Config, vae_config
 from models.stages.learner import Learner
 
@@ -34,6 +36,67 @@ class PhotoCrops:
         return {"image": np.ascontiguousarray(image), "noise": rng.standard_normal(size, np.float32)}
 
 
+# Brightness, red against green, yellow against blue, each of about unit variance over photos: in −1..1, brightness varies most
+OPPONENT = np.array([[0.67, 0.67, 0.67], [5.0, -5.0, 0.0], [1.5, 1.5, -3.0]], np.float32)
+
+
+def start_as_averages(vae: AutoencoderKL) -> None:
+    """Initialises the autoencoder as one that averages cells and spreads the averages out again, which is where training would come late.
+
+    From the usual random start it learns brightness first and is colourless for a thousand steps and more. Here residual branches start
+    at zero (Goyal et al. 2017, section 5.1) and all other convolutions pass channels on (Zagoruyko & Komodakis 2017), halving by means
+    and doubling by interpolation. Three latents start as opponent colours. A colour c travels in four channels, c, −c, 1 and −1: that
+    the means are 0 and two are constant keeps its value through a normalisation, and silu(c) − silu(−c) = c undoes the activation.
+    What is not named here starts at random, to be recruited.
+    """
+    encoder, decoder = vae.encoder, vae.decoder
+    box, tent = np.full((2, 2), 0.25), np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+    for name, module in vae.named_modules():
+        if name.endswith((".conv2", ".to_out.0")):
+            zeros_(module)
+        elif name.endswith((".conv", ".conv_shortcut")):
+            with edited(module) as (weight, _):
+                n = min(weight.shape[:2])
+                weight[:n] = 0
+                size = weight.shape[2]
+                kernel = np.pad(box, (0, 1)) if "downsamplers" in name else tent if "upsamplers" in name else np.ones((1, 1))
+                weight[range(n), range(n)] = kernel[:size, :size]
+
+    def spread(weight: np.ndarray, bias: np.ndarray, colors: np.ndarray) -> None:
+        """Makes the first twelve outputs c, −c, 1, −1 for the three `colors`, rows of coefficients for the inputs."""
+        weight[:12], bias[:12] = 0, np.tile([0, 0, 1, -1], 3)
+        weight[0:12:4, :, 1, 1], weight[1:12:4, :, 1, 1] = colors, -colors
+
+    def gather(weight: np.ndarray, bias: np.ndarray, colors: np.ndarray) -> None:
+        """Makes each output the sum, with a row of `colors` as coefficients, of what `spread` has spread."""
+        weight[:], bias[:] = 0, 0
+        weight[:, 0:12:4, 1, 1], weight[:, 1:12:4, 1, 1] = colors, -colors
+
+    with edited(encoder.conv_in) as (weight, bias):
+        spread(weight, bias, OPPONENT)
+    with edited(encoder.conv_out) as (weight, bias):
+        gather(weight[:3], bias[:3], np.eye(3))
+    with edited(vae.quant_conv) as (weight, bias):
+        latents = len(bias) // 2
+        weight[:], bias[:latents], bias[latents:] = 0, 0, -6  # a posterior as wide as the prior would drown what is to be learnt in noise
+        weight[range(latents), range(latents)] = 1
+    with edited(vae.post_quant_conv) as (weight, bias):
+        weight[:, :, 0, 0], bias[:] = np.eye(len(bias)), 0
+    with edited(decoder.conv_in) as (weight, bias):
+        spread(weight, bias, np.eye(3, weight.shape[1]))
+    with edited(decoder.conv_out) as (weight, bias):
+        gather(weight, bias, np.linalg.inv(OPPONENT))
+
+
+@contextmanager
+def edited(layer: jt.Module):
+    """Weight and bias of a layer as NumPy arrays, which it takes back when the block ends."""
+    weight, bias = layer.weight.numpy(), layer.bias.numpy()
+    yield weight, bias
+    layer.weight.update(jt.array(weight))
+    layer.bias.update(jt.array(bias))
+
+
 class VAEStage:
     name = "vae"
     columns = ("photo", "reconstruction")  # of the preview
@@ -41,6 +104,7 @@ class VAEStage:
     def __init__(self, config: Config, run: Path):
         self.config = config
         self.vae = AutoencoderKL(vae_config(config))
+        start_as_averages(self.vae)
         self.learner = Learner({"vae": self.vae}, config, config.vae_lr, config.vae_steps)
         self.steps, self.batch_size = config.vae_steps, config.vae_batch_size
 

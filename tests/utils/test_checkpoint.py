@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 from jittor import nn
 
-from utils import checkpoint
+from utils import checkpoint, files
 from utils.checkpoint import (
     atomic_write,
     latest_training_state,
@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, code, whe
 
     with monkeypatch.context() as patch:
         if where == "write":
-            patch.setattr(checkpoint, "open", FullFile, raising=False)
+            patch.setattr(files, "open", FullFile, raising=False)
         else:
             patch.setattr(os, "fsync", full)
         with pytest.raises(DiskError) as error:

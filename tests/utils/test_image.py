@@ -166,7 +166,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(images.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(error, match=r"a\.png") as caught:
         images.write_png(path, picture(1))
     assert caught.value.status == status
@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
 
 def test_a_place_that_is_no_folder_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         images.write_jpeg(tmp_path / "file" / "a.jpg", picture())
 
 

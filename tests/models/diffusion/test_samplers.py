@@ -66,9 +66,7 @@ def gaussian_solution(schedule, x, t, mean, std):
     return schedule.alpha(t) * mean + x * math.hypot(schedule.alpha(t) * std, schedule.sigma(t))
 
 
-@pytest.mark.parametrize(
-    "prediction_type, zero_snr", [("epsilon", False), ("v_prediction", False), ("v_prediction", True)]
-)
+@pytest.mark.parametrize("prediction_type, zero_snr", [("epsilon", False), ("v_prediction", False), ("v_prediction", True)])
 def test_solvers_converge_to_the_known_solution(prediction_type, zero_snr):
     mean, std = 1.3, 0.4
     denoiser = gaussian_denoiser(mean, std, zero_snr, prediction_type)
@@ -144,8 +142,7 @@ def test_pure_noise_is_the_limit_of_almost_pure_noise(name, schedule_name):
     timesteps = sampling_timesteps(exact, 4)
     with np.errstate(all="raise"):
         paths = [
-            list(SAMPLERS[name](Denoiser(tanh_model, schedule, "v_prediction"), noise(0), timesteps, noise))
-            for schedule in (exact, almost)
+            list(SAMPLERS[name](Denoiser(tanh_model, schedule, "v_prediction"), noise(0), timesteps, noise)) for schedule in (exact, almost)
         ]
     # the logarithm of the signal-to-noise ratio at 1e-40 is -46, far from infinite still: hence the 5 %
     np.testing.assert_allclose(paths[0][0], paths[1][0], rtol=1e-12)

@@ -1,0 +1,49 @@
+"""Writing files that are either whole or not there."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import DiskError, UserError
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file to write that becomes `path` when the block ends, complete and on the disk.
+
+    Where the block fails, or the process dies, `path` stays what it was. Makes the folders above. Raises DiskError when
+    the disk is full, UserError when the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")  # a longer name would be refused
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        with suppress(OSError):  # some network file systems know no fsync of a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name too must survive a power cut
+            finally:
+                os.close(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskError(f"disk full while writing {path}: free space and run the same command again") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path} ({reason}): give a folder that can be written to") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Removes what saves of `name` (a glob pattern) that were killed half-way have left in `folder`."""
+    for leftover in folder.glob(f".{name}.*.tmp"):
+        with suppress(FileNotFoundError):
+            leftover.unlink()
