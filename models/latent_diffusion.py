@@ -30,14 +30,14 @@ class LatentDiffusion:
 
     @classmethod
     def load(cls, folder: Path) -> "LatentDiffusion":
-        """From a run's folder, or from `best` in it, which lacks what is the run's own. Raises UserError."""
+        """From a run's folder, or from `best` in it: the autoencoder is the run's in both cases, as the UNet has learnt its latents.
 
-        def holder(name: str) -> Path:
-            return folder if (folder / name).exists() or not (folder.parent / name).exists() else folder.parent
-
+        Raises UserError where something is missing or damaged.
+        """
+        run = folder.parent if (folder.parent / "run.json").exists() else folder
         return cls(
-            load_run(holder("run.json"))["config"],
-            load_network(AutoencoderKL, AutoencoderKLConfig, holder("vae") / "vae"),
+            load_run(run)["config"],
+            load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae"),
             load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / "unet"),
             load_network(Conditioner, ConditionerConfig, folder / "conditioner"),
         )

@@ -117,7 +117,7 @@ def test_a_picture_depends_on_neither_batch_nor_company(data, trained, painted, 
 
 def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
     first = sorted(painted.iterdir())[0].name
-    seen = {(painted / first).read_bytes()}
+    seen = {(painted / first).read_bytes(): ()}
     choices = [
         ("--sampler", "ddpm"), ("--sampler", "ddim", "--guidance", 50), ("--guidance", 100), ("--ref_guidance", 100), ("--ref_start", 0.5),
         ("--color_match", "lab"), ("--seed", 1), ("--checkpoint", trained / "best"),
@@ -125,8 +125,9 @@ def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
     for i, words in enumerate(choices[:7]):
         result = paint(data, trained, tmp_path / str(i), *words)
         assert result.returncode == 0, result.stderr
-        seen.add((tmp_path / str(i) / first).read_bytes())
-    assert len(seen) == len(choices)
+        picture = (tmp_path / str(i) / first).read_bytes()
+        assert picture not in seen, f"{words} gives the picture of {seen[picture]}"
+        seen[picture] = words
     assert paint(data, trained, tmp_path / "best", *choices[7]).returncode == 0
 
 
