@@ -1,0 +1,101 @@
+"""The set-up that comes before Jittor, on made-up machines."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from utils import jittor_setup
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    """A Python prefix into which the oneDNN wheels have been installed, beside other things."""
+    folder = tmp_path / "prefix"
+    (folder / "include" / "oneapi" / "dnnl").mkdir(parents=True)
+    (folder / "lib").mkdir()
+    (folder / "lib" / "libmkldnn.so").write_bytes(b"library")
+    (folder / "lib" / "libother.so").write_bytes(b"other")
+    for header in ("mkldnn.hpp", "dnnl.h", "other.h", "oneapi/dnnl/dnnl.hpp"):
+        (folder / "include" / header).write_text(header)
+    return folder
+
+
+def test_onednn_comes_from_the_wheels(prefix, tmp_path):
+    cache = tmp_path / "cache"
+    jittor_setup.provide_onednn(cache, prefix)
+    home = cache / jittor_setup.ONEDNN
+    assert sorted(path.name for path in (home / "include").iterdir()) == ["dnnl.h", "mkldnn.hpp", "oneapi"]
+    assert (home / "include" / "oneapi" / "dnnl" / "dnnl.hpp").is_file()
+    for name in ("libmkldnn.so", "libdnnl.so.2"):
+        assert (home / "lib" / name).read_bytes() == b"library"
+    assert [path.name for path in cache.iterdir()] == [jittor_setup.ONEDNN], "something unfinished stayed"
+
+
+def test_onednn_that_is_there_is_left_alone(prefix, tmp_path):
+    library = tmp_path / "cache" / jittor_setup.ONEDNN / "lib" / "libmkldnn.so"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"downloaded")
+    jittor_setup.provide_onednn(tmp_path / "cache", prefix)
+    assert library.read_bytes() == b"downloaded"
+    assert list(library.parent.parent.iterdir()) == [library.parent]
+
+
+def test_many_that_start_at_once_do_not_disturb_each_other(prefix, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: jittor_setup.provide_onednn(tmp_path / "cache", prefix), range(8)))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [jittor_setup.ONEDNN]
+
+
+def test_without_the_wheels_nothing_is_written(tmp_path):
+    jittor_setup.provide_onednn(tmp_path / "cache", tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
+    """Although `nvcc` is there: Jittor would die for want of a driver."""
+    (tmp_path / "nvcc").write_text("")
+    (tmp_path / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("nvcc_path", raising=False)
+    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 0)
+    assert jittor_setup.choose_device().startswith("CPU")
+    assert os.environ["nvcc_path"] == ""
+
+
+def test_cuda_is_on_where_a_device_answers(monkeypatch, tmp_path):
+    (tmp_path / "nvcc").write_text("")
+    monkeypatch.setenv("nvcc_path", str(tmp_path / "nvcc"))
+    monkeypatch.setenv("use_cutt", "1")  # the user's word
+    for name in ("use_cutlass", "use_nccl"):
+        monkeypatch.setenv(name, "")  # so that the test leaves no trace
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
+    assert jittor_setup.choose_device() == "CUDA (2 devices)"
+    assert os.environ["nvcc_path"] == str(tmp_path / "nvcc")
+    assert (os.environ["use_cutt"], os.environ["use_cutlass"]) == ("1", "0")
+
+
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        patch.delenv("cc_path", raising=False)
+        with pytest.raises(UserError, match=r"apt-get install g\+\+"):
+            jittor_setup.check_toolchain()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(UserError, match=r"Python\.h.*-dev"):
+        jittor_setup.check_toolchain()
+
+
+def test_a_missing_compiler_ends_the_scripts_with_a_sentence(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "cc_path"} | {"PATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, ROOT / "MainTest.py"], env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "g++" in result.stderr and "Traceback" not in result.stderr
