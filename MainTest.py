@@ -32,7 +32,7 @@ SIZE = (512, 384)  # of the competition's results: width, height
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     files = parser.add_argument_group("files")
     files.add_argument("--input_path", type=Path, default=BUILT_IN, help="the folder of masks, or its parent")
     files.add_argument("--img_path", type=Path, default=BUILT_IN, help="the folder of reference photos, or the training set above it")
@@ -99,7 +99,8 @@ def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
 
 def pack(args: argparse.Namespace, pairs: list[TestPair]) -> Path:
     """Zips the pictures, flat, as the competition wants them."""
-    path = args.output_path.with_name(args.output_path.name + ".zip")
+    folder = args.output_path.resolve()
+    path = folder.with_name(folder.name + ".zip")
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for pair in pairs:
             archive.write(picture_path(args, pair), f"{pair.stem}.jpg")
@@ -118,10 +119,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler would leave without a word
+        signal.signal(number, signal.default_int_handler)
     print(f"Device: {jittor_setup.DEVICE}")
     pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-    checkpoint = args.checkpoint or newest_run()
+    checkpoint = (args.checkpoint or newest_run()).resolve()
     model = LatentDiffusion.load(checkpoint)
     print(f"{len(pairs)} pictures with {checkpoint}, to {args.output_path}")
     try:
@@ -132,7 +134,10 @@ def main() -> None:
             print(f"Packed {pack(args, pairs)}")
     except KeyboardInterrupt:
         done = sum(picture_path(args, pair).is_file() for pair in pairs)
-        print(f"Stopped; {done} of {len(pairs)} pictures are there. The same command paints the others.", file=sys.stderr)
+        print(
+            f"Stopped; {done} of {len(pairs)} pictures are there. The same command, without --overwrite, paints the others.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

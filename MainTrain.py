@@ -10,6 +10,7 @@ given again, and ends with the same weights as one that was never stopped.
 import argparse
 import json
 import math
+import shlex
 import shutil
 import signal
 import sys
@@ -46,10 +47,12 @@ KEEP = 2  # training states, besides the best
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     run = parser.add_argument_group("the run")
     run.add_argument(
-        "--input_path", type=Path, help="training set: a folder with imgs/ and labels/, itself or below train_resized/ or train/"
+        "--input_path",
+        type=Path,
+        help="training set: a folder with imgs/ and labels/, itself or below train_resized/ or train/ (default: the run's own)",
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--run", default="main", help="name of the folder below checkpoints/, or a path (default: %(default)s)")
@@ -60,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on")
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
     run.add_argument("--workers", type=int, default=2, help="threads that read pictures (default: %(default)s)")
-    run.add_argument("--val_fraction", type=float, default=0.05, help="share of the pairs held out (default: %(default)s)")
+    run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
     run.add_argument("--init_vae", type=Path, help="start the autoencoder from these weights (diffusers' folder or file)")
     run.add_argument("--init_unet", type=Path, help="start the UNet from these weights (diffusers' folder or file)")
     run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
@@ -81,56 +84,63 @@ def parse_arguments() -> argparse.Namespace:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError, naming every fault, for what makes no sense here."""
     faults = [f"--{name} must be at least {least}" for name, least in (("accumulate", 1), ("workers", 0)) if getattr(args, name) < least]
-    if not 0 < args.val_fraction < 1:
+    if args.seed is not None and args.seed < 0:
+        faults.append("--seed must not be negative")
+    if args.val_fraction is not None and not 0 < args.val_fraction < 1:
         faults.append("--val_fraction must be above 0 and below 1")
     if args.preset is not None and args.preset not in PRESETS:
         faults.append(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}")
     if args.amp != "no" and not jt.has_cuda:
         faults.append(f"--amp {args.amp} needs CUDA: Jittor's CPU kernels lose digits when they add up numbers of 16 bits")
+    faults += [f"{path} does not exist" for path in (args.init_vae, args.init_unet) if path is not None and not path.exists()]
     if faults:
         raise UserError("; ".join(faults))
 
 
-def choose_config(args: argparse.Namespace, folder: Path) -> tuple[str, Config, int]:
-    """Preset, configuration and seed: the run's own or the preset's, with what the command line says. Stores them in <run>/run.json."""
+def choose_config(args: argparse.Namespace, folder: Path) -> dict:
+    """What <run>/run.json will hold: the run's own choices or the preset's, with what the command line says."""
     said = {field.name: getattr(args, field.name) for field in fields(Config) if getattr(args, field.name) is not None}
     for short in ("steps", "batch_size", "lr"):
         if getattr(args, short) is not None:
             said = {f"{stage}_{short}": getattr(args, short) for stage in STAGES} | said
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
 
-    stored = load_run(folder) if (folder / "run.json").is_file() else None
+    anew = args.restart and args.stage in (None, next(iter(STAGES)))
+    stored = load_run(folder) if (folder / "run.json").is_file() and not anew else None
+    trained = any(latest_training_state(folder / "state" / stage) for stage in STAGES)
     preset = args.preset or (stored["preset"] if stored else "base" if jt.has_cuda else "tiny")
     config = replace(stored["config"] if stored and stored["preset"] == preset else PRESETS[preset], **said)
-    if stored:
+    check_config(config)
+    run = {"preset": preset, "config": config, "seed": 0, "val_fraction": 0.05, "input_path": None, "val_path": None}
+    for name in ("seed", "val_fraction", "input_path", "val_path"):
+        given = getattr(args, name)
+        run[name] = str(given.resolve()) if isinstance(given, Path) else given if given is not None else (stored or run)[name]
+    if stored and trained:
         changed = [name for name in ARCHITECTURE if getattr(config, name) != getattr(stored["config"], name)]
+        changed += [name for name in ("seed", "val_fraction") if run[name] != stored[name]]
         if changed:
             raise UserError(
-                f"{folder} was trained with preset {stored['preset']}; this command changes its networks ({', '.join(changed)}). "
-                "Give the run another name with --run, or begin anew with --restart."
+                f"{folder} was trained with preset {stored['preset']}; this command changes what it cannot: {', '.join(changed)}. "
+                "Give the run another name with --run, or begin all its stages anew with --restart."
             )
-    check_config(config)
-    seed = args.seed if args.seed is not None else stored["seed"] if stored else 0
-    write_json(folder / "run.json", {"preset": preset, "seed": seed, "config": asdict(config)})
-    return preset, config, seed
+    return run
 
 
-def training_and_validation_pairs(args: argparse.Namespace, folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
+def training_and_validation_pairs(run: dict, args: argparse.Namespace, folder: Path) -> tuple[list[Pair], list[Pair]]:
     """The checked data set, split. Draws the built-in one where there is none and none is named."""
-    root = args.input_path
-    if root is None:
-        root = BUILT_IN
-        if not BUILT_IN.is_dir():
-            print(f"No --input_path, and no data in {BUILT_IN}: drawing the built-in landscapes there.")
-            write_dataset(BUILT_IN, train=BUILT_IN_PAIRS[0], test=BUILT_IN_PAIRS[1], seed=0)
+    root = Path(run["input_path"] or BUILT_IN)
+    if run["input_path"] is None and not BUILT_IN.is_dir():
+        print(f"No --input_path, and no data in {BUILT_IN}: drawing the built-in landscapes there.")
+        write_dataset(BUILT_IN, train=BUILT_IN_PAIRS[0], test=BUILT_IN_PAIRS[1], seed=0)
 
-    def checked(root: Path, report: str) -> list[Pair]:
-        return check_training_pairs(root, args.skip_bad, report_path=folder / report, cache=folder / "checked.json")
+    def checked(root: Path, what: str) -> list[Pair]:
+        report, cache = folder / f"bad_{what}_files.txt", folder / f"checked_{what}.json"
+        return check_training_pairs(root, args.skip_bad, report_path=report, cache=cache)
 
-    train = checked(root, "bad_files.txt")
-    if args.val_path is not None:
-        return train, checked(args.val_path, "bad_validation_files.txt")
-    return split(train, args.val_fraction, seed)
+    pairs = checked(root, "training")
+    if run["val_path"] is not None:
+        return pairs, checked(Path(run["val_path"]), "validation")
+    return split(pairs, run["val_fraction"], run["seed"])
 
 
 class Stop:
@@ -168,14 +178,18 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
     if start >= stage.steps:
         print(f"Stage {stage.name}: done ({start} steps)")
         return True
+    later = list(STAGES)[list(STAGES).index(stage.name) + 1 :]
+    if any(latest_training_state(folder / "state" / name) for name in later):
+        raise UserError(
+            f"Stage {', '.join(later)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
+        )
     training_set, validation_set = stage.datasets(train_pairs, val_pairs)
     log = RunLog(folder, stage.name, resume_step=start)
     metrics = {}
 
     def save(step: int) -> None:
-        arrays = stage.learner.arrays()
-        save_training_state(states, step, arrays, {"stage": stage.name, **metrics}, KEEP)
-        export(stage, folder)
+        export(stage, folder)  # first: a run killed in between goes on from the state before, and exports again
+        save_training_state(states, step, stage.learner.arrays(), {"stage": stage.name, **metrics}, KEEP)
 
     stream = batches(training_set, stage.batch_size * args.accumulate, seed, start, args.workers)
     with closing(log), closing(stream), tqdm(initial=start, total=stage.steps, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
@@ -254,12 +268,12 @@ def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None
 
 
 def restart(stages: list[str], folder: Path) -> None:
-    """Throws away what the stages, and those that build on them, have made."""
+    """Throws away what the stages, and those that build on them, have made. Nothing but what a run writes is ever removed."""
     following = list(STAGES)[min(list(STAGES).index(stage) for stage in stages) :]
-    if following == list(STAGES):
-        shutil.rmtree(folder, ignore_errors=True)
-    for stage in following:
-        shutil.rmtree(folder / "state" / stage, ignore_errors=True)
+    if folder.exists() and not (folder / "run.json").is_file():
+        raise UserError(f"--restart: {folder} has no run.json, so it is not a run of MainTrain.py, and is left alone")
+    for name in (*(f"state/{stage}" for stage in following), "best", "latents"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def main() -> None:
@@ -269,20 +283,22 @@ def main() -> None:
     stages = [args.stage] if args.stage else list(STAGES)
     stop = Stop(args.max_minutes)
     print(f"Device: {jittor_setup.DEVICE}")
-    if args.restart:
-        restart(stages, folder)
-    preset, config, seed = choose_config(args, folder)
-    print(f"Preset {preset}: {config.width}x{config.height}. Run: {folder}")
+    run = choose_config(args, folder)
+    config, seed = run["config"], run["seed"]
+    print(f"Preset {run['preset']}: {config.width}x{config.height}. Run: {folder}")
     try:
-        pairs = training_and_validation_pairs(args, folder, seed)
+        pairs = training_and_validation_pairs(run, args, folder)
         print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
+        if args.restart:
+            restart(stages, folder)
+        write_json(folder / "run.json", run | {"config": asdict(config)})
         for name in stages:
             jt.set_global_seed(seed)
             stage = STAGES[name](config, folder)
-            weights = {"vae": args.init_vae, "unet": args.init_unet}[name]
+            weights = getattr(args, f"init_{name}")
             if weights is not None and latest_training_state(folder / "state" / name) is None:
                 stage.learner.initialise(name, weights)
-            if not train(stage, *pairs, args, folder, seed, stop):
+            if stop.wanted or not train(stage, *pairs, args, folder, seed, stop):
                 say_how_to_go_on("Saved.")
                 sys.exit(128 + stop.signal if stop.signal else 0)
     except KeyboardInterrupt:
@@ -292,8 +308,8 @@ def main() -> None:
 
 
 def say_how_to_go_on(what_is_saved: str) -> None:
-    again = " ".join(word for word in sys.argv if word != "--restart")
-    print(f"Stopped. {what_is_saved} To go on: python3 {again}", file=sys.stderr)
+    again = shlex.join([sys.executable, *(word for word in sys.argv if word != "--restart")])
+    print(f"Stopped. {what_is_saved} To go on: {again}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What the UNet is told: the mask, which keeps its place, and the reference photo, of which only the style is kept.
 
 The mask reaches the UNet twice. The share of every class in each latent cell is concatenated to the noisy latents, so that a pier one
-pixel wide is not lost in the 8-fold reduction, and features of a small convolutional encoder are added at the input of every level
-(in the manner of T2I-Adapter, Mou et al. 2023).
+pixel of the working resolution wide is not lost in the 8-fold reduction, and features of a small convolutional encoder are added at the
+input of every level (in the manner of T2I-Adapter, Mou et al. 2023).
 
 The reference reaches it twice as well. Patches of its latents become tokens for cross-attention, without positions: a set of tokens
 cannot say where anything was. Statistics of its colours and latents join the time embedding.

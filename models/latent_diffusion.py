@@ -34,7 +34,7 @@ class LatentDiffusion:
 
         Raises UserError where something is missing or damaged.
         """
-        run = folder.parent if (folder.parent / "run.json").exists() else folder
+        run = folder.parent if folder.name == "best" else folder
         return cls(
             load_run(run)["config"],
             load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae"),

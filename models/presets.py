@@ -7,6 +7,7 @@ import numpy as np
 
 from models.autoencoder_kl import AutoencoderKLConfig
 from models.conditioner import ConditionerConfig
+from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES
 from models.unet_2d_condition import UNet2DConditionConfig
 from utils.errors import UserError
 
@@ -20,13 +21,13 @@ ARCHITECTURE = (
 POSITIVE = (
     "width", "height", "crop_width", "crop_height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels",
     "unet_layers", "heads", "cross_attention_dim", "mask_channels", "patch_size", "vae_steps", "unet_steps", "vae_batch_size",
-    "unet_batch_size", "validate_every", "preview_every", "save_every",
+    "unet_batch_size", "vae_lr", "unet_lr", "warmup", "max_norm", "min_snr_gamma", "validate_every", "preview_every", "save_every",
 )  # fmt: skip
 
 
 @dataclass
 class Config:
-    """The fields of a run, and what `--help` says of them."""
+    """The fields of a run."""
 
     # resolution
     width: int = 512  # of the pictures the model works on, in pixels; results are always written at 512x384
@@ -143,6 +144,19 @@ def check_config(config: Config) -> None:
         for crop, whole in [("crop_width", "width"), ("crop_height", "height")]
         if getattr(config, crop) > getattr(config, whole)
     ]
+    faults += [
+        f"{name} {getattr(config, name)} must be more than one reference token, {f * config.patch_size} pixels"
+        for name in ("width", "height")
+        if getattr(config, name) <= f * config.patch_size
+    ]
+    if config.noise_schedule not in NOISE_SCHEDULES:
+        faults.append(f"noise_schedule {config.noise_schedule} is none of {', '.join(NOISE_SCHEDULES)}")
+    if config.prediction_type not in PREDICTION_TYPES:
+        faults.append(f"prediction_type {config.prediction_type} is none of {', '.join(PREDICTION_TYPES)}")
+    elif config.prediction_type == "epsilon" and config.zero_snr:
+        faults.append("prediction_type epsilon says nothing of pure noise: give --zero_snr 0 too")
+    if not (0 <= config.drop <= 1 / 3 and 0 <= config.ema < 1):
+        faults.append("drop must be within 0..1/3, and ema at least 0 and below 1")
     if min(config.vae_channels) < 12 or config.latent_channels < 3:  # what three colours take: models/stages/vae.py
         faults.append("vae_channels must be at least 12, and latent_channels at least 3")
     for name in ("vae_channels", "unet_channels"):

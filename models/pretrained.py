@@ -64,8 +64,8 @@ def initialise(network: jt.Module, path: Path) -> None:
     """Starts a network from published weights of the same shape, Stable Diffusion's as a rule.
 
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
-    only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first the pretrained
-    network works as it did. Raises UserError naming every other array that does not fit.
+    only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
+    Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
     arrays = {pattern.sub(lambda m: m[1] + RENAMED[m[2]], name): array for name, array in read_weights(path).items()}

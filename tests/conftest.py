@@ -1,10 +1,6 @@
-import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import utils.jittor_setup  # noqa: F401  (before any test imports Jittor)
-
-# Jittor ends the whole process when a child of it dies by a signal; tests kill children on purpose.
-signal.signal(signal.SIGCHLD, signal.SIG_DFL)

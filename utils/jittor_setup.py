@@ -14,6 +14,7 @@ import ctypes
 import os
 import platform
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -60,6 +61,8 @@ def check_opencv() -> None:
     """Raises UserError where OpenCV lacks the system's libraries, as on bare servers."""
     try:
         import cv2  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}: install the packages with {sys.executable} -m pip install -r requirements.txt") from error
     except ImportError as error:
         raise UserError(f"OpenCV does not load ({error}). Debian, Ubuntu: apt-get install libgl1 libglib2.0-0") from error
 
@@ -146,3 +149,5 @@ except UserError as problem:
     raise SystemExit(problem.status) from None
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
+# Jittor ends the process when a child dies by a signal; but a Ctrl-C that also reaches its compilers must let us save.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,6 +11,7 @@ batch, `x * c`, so that the batch's own `__mul__` decides the type of the result
 
 import numpy as np
 
+NOISE_SCHEDULES = ("linear", "scaled_linear", "cosine")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusers' names: the noise, the velocity, x_0
 
 

@@ -27,8 +27,10 @@ class Latents:
 
     def scaling_factor(self) -> float:
         """1 / standard deviation of all sampled latents (Rombach et al. 2022, section 4.3.2 and appendix G)."""
-        mean, std = self.posteriors[:, :, 0].astype(np.float64), self.posteriors[:, :, 1].astype(np.float64)
-        return float(1 / np.sqrt(mean.var() + (std**2).mean()))
+        sums = np.zeros(3)  # of 1, z and z²
+        for mean, std in (photo.astype(np.float64).swapaxes(0, 1) for photo in self.posteriors):  # one by one: the file may outgrow memory
+            sums += mean.size, mean.sum(), (mean**2 + std**2).sum()
+        return float(1 / np.sqrt(sums[2] / sums[0] - (sums[1] / sums[0]) ** 2))
 
 
 def cache_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], folder: Path) -> Latents:
