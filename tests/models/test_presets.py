@@ -37,7 +37,7 @@ def test_what_a_run_cannot_change_are_fields():
     ({"patch_size": 16}, ["height 192 is not a multiple of 128"]),
     ({"crop_width": 512, "crop_height": 512}, ["crop_width 512 is more than width 256", "crop_height 512 is more than height 192"]),
     ({"vae_channels": (32, 50, 96, 96)}, ["vae_channels: 50"]),
-    ({"unet_channels": (64, 100, 192)}, ["unet_channels: 100 is not a multiple of norm_groups"]),
+    ({"unet_channels": (64, 102, 192)}, ["unet_channels: 102 is not a multiple of norm_groups"]),
     ({"patch_size": 6}, ["width 256 is not a multiple of 96"]),
     ({"heads": 3}, ["64 is not a multiple of 3 heads", "128 is not a multiple of 3 heads"]),
     ({"unet_attention": (1, 1)}, ["unet_attention has 2 values for 3 levels"]),

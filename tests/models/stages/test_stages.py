@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.landscape import check_training_pairs, read_image
-from datasets.synthetic import write_dataset
+from datasets.synthetic import draw
 from datasets.transforms import to_array
 from models.autoencoder_kl import AutoencoderKL
 from models.presets import vae_config
@@ -16,12 +16,18 @@ from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage
 from tests.small import CONFIG
 from utils.checkpoint import module_arrays
+from utils.image import write_jpeg, write_png
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "drawn"
-    write_dataset(root, train=6, test=0, seed=3, size=(96, 64), progress=False)
+    """Two layouts in three styles each: neither mask nor reference alone says which picture is wanted."""
+    root = tmp_path_factory.mktemp("data")
+    for layout in range(2):
+        for style in range(3):
+            image, mask, _ = draw(layout, style, (96, 64))
+            write_jpeg(root / "imgs" / f"{style}{layout}.jpg", image)
+            write_png(root / "labels" / f"{style}{layout}.png", mask)
     return check_training_pairs(root)
 
 
@@ -39,7 +45,8 @@ def train_step(stage, batch, step):
 
 @pytest.fixture(scope="module")
 def unet_stage(pairs, tmp_path_factory):
-    """A UNet that has seen two pictures many times."""
+    """A UNet that has seen the six pictures many times."""
+    jt.set_global_seed(0)
     run = tmp_path_factory.mktemp("run")
     vae = AutoencoderKL(vae_config(CONFIG))
     bias = np.zeros(8, np.float32)
@@ -48,7 +55,7 @@ def unet_stage(pairs, tmp_path_factory):
     save_network(vae, module_arrays(vae), run / "vae")
     stage = UNetStage(replace(CONFIG, unet_lr=3e-3, unet_steps=150), run)
     training_set, _ = stage.datasets(pairs, pairs[:2])
-    stage.learned = [train_step(stage, batch_of(training_set, (0, 1), seed=step), step)["loss"] for step in range(150)]
+    stage.learned = [train_step(stage, batch_of(training_set, range(6), seed=step), step)["loss"] for step in range(150)]
     stage.training_set = training_set
     return stage
 
@@ -91,11 +98,11 @@ def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
     sums = np.zeros(3)
     with jt.no_grad():
         for seed in range(40):
-            batch = batch_of(unet_stage.training_set, (0, 1), seed=1000 + seed)
+            batch = batch_of(unet_stage.training_set, range(6), seed=1000 + seed)
             sums += list(unet_stage.validate(batch).values())
     right, other_mask, other_reference = sums
-    assert other_mask > 1.05 * right
-    assert other_reference > 1.02 * right
+    assert other_mask > 1.2 * right
+    assert other_reference > 1.05 * right
 
 
 def test_conditions_are_dropped_as_often_as_asked(unet_stage):
