@@ -22,7 +22,7 @@ from tqdm import tqdm
 from datasets.landscape import TestPair, find_test_pairs, read_image, read_mask
 from models.diffusion.samplers import SAMPLERS
 from models.latent_diffusion import LatentDiffusion
-from utils.errors import UserError
+from utils.errors import UserError, or_exit
 from utils.files import atomic_write
 from utils.image import COLOR_MATCHES, color_match, resize, write_jpeg
 
@@ -142,8 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.status)
+    or_exit(main)

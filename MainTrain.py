@@ -27,14 +27,14 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.landscape import Pair, check_training_pairs, split
-from datasets.loader import batches
+from datasets.loader import batches, stack
 from datasets.synthetic import write_dataset
 from models.layers import autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
 from models.pretrained import load_run, save_network
 from models.stages import STAGES
 from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json
-from utils.errors import UserError
+from utils.errors import UserError, or_exit
 from utils.image import contact_sheet, write_png
 from utils.logger import RunLog
 
@@ -200,16 +200,16 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
             log.scalars(done, scalars)
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
-            last = done == stage.steps or stop.wanted
             if done % stage.config.validate_every == 0 or done == stage.steps:
                 metrics = validate(stage, validation_set, seed)
                 log.scalars(done, metrics)
                 note_best(stage, folder, done, metrics)
             if done % stage.config.preview_every == 0 or done == stage.steps:
                 preview(stage, val_pairs, folder, done, log)
-            if done % stage.config.save_every == 0 or last:
+            stopping = stop.wanted  # asked once: what arrives between saving and leaving must wait for the next step
+            if done % stage.config.save_every == 0 or done == stage.steps or stopping:
                 save(done)
-            if stop.wanted:
+            if stopping:
                 break
         stop.saving = False
     return done == stage.steps
@@ -238,8 +238,7 @@ def validate(stage, dataset, seed: int) -> dict[str, float]:
         for first in tqdm(range(0, count, stage.batch_size), desc="validating", unit="batch", leave=False, dynamic_ncols=True):
             indices = range(first, min(first + stage.batch_size, count))
             examples = [dataset.example(i, np.random.default_rng((seed, i))) for i in indices]
-            batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-            for name, value in stage.validate(batch).items():
+            for name, value in stage.validate(stack(examples)).items():
                 totals[name] = totals.get(name, 0) + value * len(indices) / count
     return totals
 
@@ -270,8 +269,8 @@ def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None
 def restart(stages: list[str], folder: Path) -> None:
     """Throws away what the stages, and those that build on them, have made. Nothing but what a run writes is ever removed."""
     following = list(STAGES)[min(list(STAGES).index(stage) for stage in stages) :]
-    if folder.exists() and not (folder / "run.json").is_file():
-        raise UserError(f"--restart: {folder} has no run.json, so it is not a run of MainTrain.py, and is left alone")
+    if not (folder / "run.json").is_file():
+        return  # a new run, or a folder that is none of ours
     for name in (*(f"state/{stage}" for stage in following), "best", "latents"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -313,8 +312,4 @@ def say_how_to_go_on(what_is_saved: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.status)
+    or_exit(main)

@@ -44,7 +44,7 @@ def batches(dataset, batch_size, seed, start_step=0, workers=2):
 
     if workers == 0:
         for step in itertools.count(start_step):
-            yield _stack([example(number) for number in numbers(step)])
+            yield stack([example(number) for number in numbers(step)])
 
     ahead = 1 + -(-2 * workers // batch_size)  # batches: one, and enough to give every thread two examples
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
@@ -53,10 +53,11 @@ def batches(dataset, batch_size, seed, start_step=0, workers=2):
         for step in itertools.count(start_step):
             waiting.append([pool.submit(example, number) for number in numbers(step)])
             if len(waiting) > ahead:
-                yield _stack([future.result() for future in waiting.popleft()])
+                yield stack([future.result() for future in waiting.popleft()])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _stack(examples):
+def stack(examples):
+    """A batch of examples: their arrays by name, along a new first axis."""
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -35,7 +35,8 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "trained"
-    result = run("MainTrain.py", "--input_path", data, "--run", folder, "--val_fraction", 0.3, *arguments())
+    # --restart has nothing to throw away in a new run, and must not stand in its way
+    result = run("MainTrain.py", "--input_path", data, "--run", folder, "--val_fraction", 0.3, "--restart", *arguments())
     assert result.returncode == 0, result.stderr
     return folder
 

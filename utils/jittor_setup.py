@@ -20,7 +20,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import UserError, or_exit
 
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
 
@@ -142,11 +142,7 @@ def import_jittor():
     return jittor
 
 
-try:
-    DEVICE = prepare()
-except UserError as problem:
-    print(problem, file=sys.stderr)
-    raise SystemExit(problem.status) from None
+DEVICE = or_exit(prepare)
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
 # Jittor ends the process when a child dies by a signal; but a Ctrl-C that also reaches its compilers must let us save.

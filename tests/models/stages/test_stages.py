@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.landscape import check_training_pairs, read_image
+from datasets.loader import stack
 from datasets.synthetic import draw
 from datasets.transforms import to_array
 from models.autoencoder_kl import AutoencoderKL
@@ -32,8 +33,7 @@ def pairs(tmp_path_factory):
 
 
 def batch_of(dataset, indices, seed=0):
-    examples = [dataset.example(i, np.random.default_rng((seed, i))) for i in indices]
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return stack([dataset.example(i, np.random.default_rng((seed, i))) for i in indices])
 
 
 def train_step(stage, batch, step):
