@@ -32,7 +32,7 @@ from datasets.synthetic import write_dataset
 from models.layers import autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
 from models.pretrained import load_run, save_network
-from models.stages import STAGES
+from models.stages import MAIN_STAGES, STAGES, following
 from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json
 from utils.errors import UserError, or_exit
 from utils.image import contact_sheet, write_png
@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--run", default="main", help="name of the folder below checkpoints/, or a path (default: %(default)s)")
-    run.add_argument("--stage", choices=STAGES, help="train this stage only (default: all, in order)")
+    run.add_argument("--stage", choices=STAGES, help="train this stage only (default: vae, then unet); segformer is the score's judge")
     run.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: base on CUDA, tiny on the CPU)")
     run.add_argument("--restart", action="store_true", help="throw away what the run has of these stages and begin anew")
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
@@ -64,14 +64,14 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
     run.add_argument("--workers", type=int, default=2, help="threads that read pictures (default: %(default)s)")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
-    run.add_argument("--init_vae", type=Path, help="start the autoencoder from these weights (diffusers' folder or file)")
-    run.add_argument("--init_unet", type=Path, help="start the UNet from these weights (diffusers' folder or file)")
+    for stage in STAGES:
+        run.add_argument(f"--init_{stage}", type=Path, help=f"start stage {stage} from published weights (folder or file)")
     run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
     run.add_argument("--accumulate", type=int, default=1, help="micro-batches of batch_size a step (default: %(default)s)")
-    both = parser.add_argument_group("short for both stages")
-    both.add_argument("--steps", type=int, help="--vae_steps and --unet_steps")
-    both.add_argument("--batch_size", type=int, help="--vae_batch_size and --unet_batch_size")
-    both.add_argument("--lr", type=float, help="--vae_lr and --unet_lr, the highest learning rate")
+    short = parser.add_argument_group("short for all stages")
+    short.add_argument("--steps", type=int, help="--vae_steps, --unet_steps ...")
+    short.add_argument("--batch_size", type=int, help="--vae_batch_size, --unet_batch_size ...")
+    short.add_argument("--lr", type=float, help="--vae_lr, --unet_lr ...: the highest learning rate")
     preset = parser.add_argument_group("fields of the preset (models/presets.py says what they are); a resumed run keeps its own")
     for field in fields(Config):
         default = getattr(Config, field.name)
@@ -92,7 +92,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         faults.append(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}")
     if args.amp != "no" and not jt.has_cuda:
         faults.append(f"--amp {args.amp} needs CUDA: Jittor's CPU kernels lose digits when they add up numbers of 16 bits")
-    faults += [f"{path} does not exist" for path in (args.init_vae, args.init_unet) if path is not None and not path.exists()]
+    weights = (getattr(args, f"init_{stage}") for stage in STAGES)
+    faults += [f"{path} does not exist" for path in weights if path is not None and not path.exists()]
     if faults:
         raise UserError("; ".join(faults))
 
@@ -105,9 +106,9 @@ def choose_config(args: argparse.Namespace, folder: Path) -> dict:
             said = {f"{stage}_{short}": getattr(args, short) for stage in STAGES} | said
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
 
-    anew = args.restart and args.stage in (None, next(iter(STAGES)))
+    begun = {name for name in STAGES if latest_training_state(folder / "state" / name)}
+    anew = args.restart and begun <= anew_by_restart(args.stage)
     stored = load_run(folder) if (folder / "run.json").is_file() and not anew else None
-    trained = any(latest_training_state(folder / "state" / stage) for stage in STAGES)
     preset = args.preset or (stored["preset"] if stored else "base" if jt.has_cuda else "tiny")
     config = replace(stored["config"] if stored and stored["preset"] == preset else PRESETS[preset], **said)
     check_config(config)
@@ -115,7 +116,7 @@ def choose_config(args: argparse.Namespace, folder: Path) -> dict:
     for name in ("seed", "val_fraction", "input_path", "val_path"):
         given = getattr(args, name)
         run[name] = str(given.resolve()) if isinstance(given, Path) else given if given is not None else (stored or run)[name]
-    if stored and trained:
+    if stored and begun:
         changed = [name for name in ARCHITECTURE if getattr(config, name) != getattr(stored["config"], name)]
         changed += [name for name in ("seed", "val_fraction") if run[name] != stored[name]]
         if changed:
@@ -178,8 +179,8 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
     if start >= stage.steps:
         print(f"Stage {stage.name}: done ({start} steps)")
         return True
-    later = list(STAGES)[list(STAGES).index(stage.name) + 1 :]
-    if any(latest_training_state(folder / "state" / name) for name in later):
+    later = [name for name in following(stage.name)[1:] if latest_training_state(folder / "state" / name)]
+    if later:
         raise UserError(
             f"Stage {', '.join(later)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
         )
@@ -266,20 +267,29 @@ def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None
         write_json(path, best | {stage.name: {"step": step, **metrics}})
 
 
-def restart(stages: list[str], folder: Path) -> None:
-    """Throws away what the stages, and those that build on them, have made. Nothing but what a run writes is ever removed."""
-    following = list(STAGES)[min(list(STAGES).index(stage) for stage in stages) :]
+def anew_by_restart(stage: str | None) -> set[str]:
+    """The stages that --restart begins anew: those that are asked for, and those that build on them."""
+    return {name for asked in ([stage] if stage else MAIN_STAGES) for name in following(asked)}
+
+
+def restart(stages: set[str], folder: Path) -> None:
+    """Throws away what these stages have made. Nothing but what a run writes is ever removed."""
     if not (folder / "run.json").is_file():
         return  # a new run, or a folder that is none of ours
-    for name in (*(f"state/{stage}" for stage in following), "best", "latents"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    path = folder / "best" / "best.json"
+    if path.is_file():
+        write_json(path, {name: best for name, best in json.loads(path.read_text()).items() if name not in stages})
+    for stage in stages:
+        shutil.rmtree(folder / "state" / stage, ignore_errors=True)
+    if "vae" in stages:
+        shutil.rmtree(folder / "latents", ignore_errors=True)
 
 
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
     folder = ROOT / "checkpoints" / args.run
-    stages = [args.stage] if args.stage else list(STAGES)
+    stages = [args.stage] if args.stage else MAIN_STAGES
     stop = Stop(args.max_minutes)
     print(f"Device: {jittor_setup.DEVICE}")
     run = choose_config(args, folder)
@@ -289,7 +299,7 @@ def main() -> None:
         pairs = training_and_validation_pairs(run, args, folder)
         print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
         if args.restart:
-            restart(stages, folder)
+            restart(anew_by_restart(args.stage), folder)
         write_json(folder / "run.json", run | {"config": asdict(config)})
         for name in stages:
             jt.set_global_seed(seed)
@@ -303,7 +313,8 @@ def main() -> None:
     except KeyboardInterrupt:
         say_how_to_go_on("What was saved before is there.")
         sys.exit(128 + stop.signal)
-    print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")
+    if stages == MAIN_STAGES:
+        print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")
 
 
 def say_how_to_go_on(what_is_saved: str) -> None:

@@ -17,7 +17,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Conv2d, LayerNorm, Linear, zeros_
+from models.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
 
 UNKNOWN = 255  # mask value of a pixel without class
 
@@ -39,6 +39,12 @@ class ConditionerConfig:
         return 2 * self.latent_channels + self.num_color_statistics + 1
 
 
+def one_hot(mask: jt.Var, num_classes: int) -> jt.Var:
+    """uint8 [B, H, W] → float32 [B, num_classes, H, W]; no class where the mask is UNKNOWN."""
+    classes = jt.array(np.arange(num_classes, dtype=np.uint8)).reshape(1, num_classes, 1, 1)
+    return (mask.unsqueeze(1) == classes).float32()
+
+
 class MaskEncoder(nn.Module):
     """Masks [B, H, W] → class shares [B, 29, h, w] and one feature map a UNet level, [B, C_i, h/2^i, w/2^i]."""
 
@@ -52,11 +58,8 @@ class MaskEncoder(nn.Module):
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])
 
     def execute(self, mask: jt.Var) -> tuple[jt.Var, list[jt.Var]]:
-        b, h, w = mask.shape
-        f, n = self._config.downscale, self._config.num_classes
-        classes = jt.array(np.arange(n, dtype=np.uint8)).reshape(1, n, 1, 1)
-        x = (mask.reshape(b, 1, h, w) == classes).float32()  # one-hot [B, 29, H, W]
-        shares = x.reshape(b, n, h // f, f, w // f, f).mean(dims=(3, 5))  # [B, 29, h, w]
+        x = one_hot(mask, self._config.num_classes)  # [B, 29, H, W]
+        shares = cell_means(x, self._config.downscale)  # [B, 29, h, w]
         for conv in self.reduce:
             x = nn.silu(conv(x))  # → [B, C, h, w]
         features = [self.project[0](x)]

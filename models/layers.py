@@ -93,6 +93,12 @@ class LayerNorm(nn.Module):
         return layer_norm(x, self.weight, self.bias, self._eps)
 
 
+def cell_means(x: jt.Var, size: int) -> jt.Var:
+    """Means over cells of size x size: [B, C, H, W] → [B, C, H/size, W/size]."""
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h // size, size, w // size, size).mean(dims=(3, 5))
+
+
 def zeros_(layer: nn.Module) -> nn.Module:
     """Sets a layer's weights to zero, so that what it feeds starts as if the layer were not there (Zhang et al. 2023, zero convolution)."""
     layer.weight.update(jt.zeros_like(layer.weight))

@@ -8,20 +8,22 @@ import numpy as np
 from models.autoencoder_kl import AutoencoderKLConfig
 from models.conditioner import ConditionerConfig
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES
+from models.segformer import SEGFORMERS
 from models.unet_2d_condition import UNet2DConditionConfig
 from utils.errors import UserError
 
 # What a run cannot change once it has begun: its networks, and the process they have learnt to invert
 ARCHITECTURE = (
     "width", "height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels", "unet_layers", "unet_attention",
-    "heads", "cross_attention_dim", "mask_channels", "patch_size", "noise_schedule", "zero_snr", "prediction_type",
+    "heads", "cross_attention_dim", "mask_channels", "patch_size", "noise_schedule", "zero_snr", "prediction_type", "segformer",
 )  # fmt: skip
 
 # What must be above zero
 POSITIVE = (
     "width", "height", "crop_width", "crop_height", "vae_channels", "vae_layers", "latent_channels", "norm_groups", "unet_channels",
     "unet_layers", "heads", "cross_attention_dim", "mask_channels", "patch_size", "vae_steps", "unet_steps", "vae_batch_size",
-    "unet_batch_size", "vae_lr", "unet_lr", "warmup", "max_norm", "min_snr_gamma", "validate_every", "preview_every", "save_every",
+    "unet_batch_size", "vae_lr", "unet_lr", "segformer_steps", "segformer_batch_size", "segformer_lr", "warmup", "max_norm",
+    "min_snr_gamma", "validate_every", "preview_every", "save_every",
 )  # fmt: skip
 
 
@@ -54,13 +56,18 @@ class Config:
     prediction_type: str = "v_prediction"
     min_snr_gamma: float = 5.0
     drop: float = 0.05  # chance to leave out the mask, the reference, or both: for each of the three
+    # the judge of mask accuracy
+    segformer: str = "b2"  # size of the network: b0 ... b5
     # optimisation
     vae_steps: int = 100_000
     unet_steps: int = 200_000
+    segformer_steps: int = 80_000
     vae_batch_size: int = 8
     unet_batch_size: int = 8
+    segformer_batch_size: int = 16
     vae_lr: float = 1e-4
     unet_lr: float = 1e-4
+    segformer_lr: float = 2e-4
     warmup: int = 1000  # steps
     weight_decay: float = 0.01
     max_norm: float = 1.0  # gradients are clipped to this norm
@@ -77,13 +84,14 @@ PRESETS = {
     "small": Config(
         width=256, height=192, vae_channels=(64, 128, 256, 256), unet_channels=(192, 384, 576, 768), unet_attention=(0, 1, 1, 1),
         cross_attention_dim=512, vae_steps=50_000, unet_steps=100_000, vae_batch_size=16, unet_batch_size=32, crop_width=128,
-        crop_height=128, vae_lr=2e-4, unet_lr=2e-4, ema=0.999,
+        crop_height=128, vae_lr=2e-4, unet_lr=2e-4, segformer="b1", segformer_steps=40_000, ema=0.999,
     ),
     "tiny": Config(
         width=256, height=192, vae_channels=(16, 32, 64, 96), vae_layers=1, norm_groups=4, unet_channels=(64, 128, 192), unet_layers=1,
         unet_attention=(0, 1, 1), heads=4, cross_attention_dim=128, mask_channels=(16, 32, 64), crop_width=96, crop_height=64,
         vae_steps=150, unet_steps=220, vae_batch_size=4, unet_batch_size=4, vae_lr=5e-4, unet_lr=1e-3, warmup=25, ema=0.99,
-        validate_every=500, preview_every=500, save_every=100,
+        segformer="b0", segformer_steps=200, segformer_batch_size=8, segformer_lr=1e-3, validate_every=500, preview_every=500,
+        save_every=100,
     ),
 }  # fmt: skip
 
@@ -149,6 +157,8 @@ def check_config(config: Config) -> None:
         for name in ("width", "height")
         if getattr(config, name) <= f * config.patch_size
     ]
+    if config.segformer not in SEGFORMERS:
+        faults.append(f"segformer {config.segformer} is none of {', '.join(SEGFORMERS)}")
     if config.noise_schedule not in NOISE_SCHEDULES:
         faults.append(f"noise_schedule {config.noise_schedule} is none of {', '.join(NOISE_SCHEDULES)}")
     if config.prediction_type not in PREDICTION_TYPES:

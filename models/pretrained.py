@@ -65,6 +65,7 @@ def initialise(network: jt.Module, path: Path) -> None:
 
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
     only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
+    A SegFormer published for other classes, or without a decode head, keeps its own last layer or head.
     Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
@@ -73,8 +74,13 @@ def initialise(network: jt.Module, path: Path) -> None:
     narrow, wide = arrays.get("conv_in.weight"), own.get("conv_in.weight")
     if narrow is not None and wide is not None and narrow.shape[1] < wide.shape[1]:
         arrays["conv_in.weight"] = np.pad(narrow, ((0, 0), (0, wide.shape[1] - narrow.shape[1]), (0, 0), (0, 0)))
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}  # of a SegFormer that tells photos apart
+    headless = not any(name.startswith("decode_head.") for name in arrays)
     for name, array in own.items():
-        if name.startswith("class_embedding.") and name not in arrays:
+        other_classes = name.startswith("decode_head.classifier.") and name in arrays and arrays[name].shape != array.shape
+        if other_classes or (headless and name.startswith("decode_head.")):
+            arrays[name] = array
+        elif name.startswith("class_embedding.") and name not in arrays:
             arrays[name] = np.zeros_like(array) if ".linear_2." in name else array
         elif name in arrays and array.shape[:2] == arrays[name].shape[:2] and array.size == arrays[name].size:
             arrays[name] = arrays[name].reshape(array.shape)  # a 1x1 convolution and a linear map hold the same weights

@@ -16,6 +16,8 @@ FIELDS = {
     "mask_channels": (8, 8, 8),
     "crop_width": 64,
     "crop_height": 64,
+    "segformer_steps": 4,
+    "segformer_batch_size": 2,
     "vae_steps": 4,
     "unet_steps": 4,
     "vae_batch_size": 2,

@@ -60,6 +60,7 @@ class LatentPairs:
 
 class UNetStage:
     name = "unet"
+    builds_on = ("vae",)
     columns = ("mask", "reference", "result", "truth")
 
     def __init__(self, config: Config, run: Path):

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.landscape import Pair, read_image
 from datasets.transforms import random_crop, random_flip, to_array, to_image
 from models.autoencoder_kl import AutoencoderKL
-from models.layers import zeros_
+from models.layers import cell_means, zeros_
 from models.presets import Config, vae_config
 from models.stages.learner import Learner
 
@@ -99,6 +99,7 @@ def edited(layer: jt.Module):
 
 class VAEStage:
     name = "vae"
+    builds_on = ()
     columns = ("photo", "reconstruction")  # of the preview
 
     def __init__(self, config: Config, run: Path):
@@ -124,9 +125,7 @@ class VAEStage:
         reconstruction = self.vae.reconstruct(mean + std * noise)
         error = reconstruction - image
         l1 = error.abs().mean()
-        b, c, h, w = error.shape
-        f = self.vae.config.downscale
-        tone = error.reshape(b, c, h // f, f, w // f, f).mean(dims=(3, 5)).abs().mean()
+        tone = cell_means(error, self.vae.config.downscale).abs().mean()
         kl = 0.5 * (mean.sqr() + std.sqr() - 1 - logvar).mean()
         return {
             "loss": l1 + tone + self.config.kl_weight * kl,

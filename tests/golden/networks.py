@@ -79,3 +79,13 @@ def gradient_summary(gradients: dict[str, np.ndarray]) -> np.ndarray:
     """[P, 2]: for each parameter in order of names, the gradient's product with a random direction, and its norm."""
     pairs = ((name, gradients[name].astype(np.float64)) for name in sorted(gradients))
     return np.array([((g * normal(f"direction of {name}", *g.shape)).sum(), np.sqrt((g * g).sum())) for name, g in pairs])
+
+
+SEGFORMER = {
+    "hidden_sizes": (8, 16, 16, 24), "depths": (1, 2, 1, 1), "num_attention_heads": (1, 2, 2, 3), "sr_ratios": (8, 4, 2, 1),
+    "decoder_hidden_size": 24,
+}  # fmt: skip
+
+
+def segformer_input() -> np.ndarray:
+    return normal("photo", 2, 3, 48, 64)

@@ -11,8 +11,10 @@ from datasets.loader import stack
 from datasets.synthetic import draw
 from datasets.transforms import to_array
 from models.autoencoder_kl import AutoencoderKL
+from models.conditioner import UNKNOWN
 from models.presets import vae_config
-from models.pretrained import save_network
+from models.pretrained import initialise, save_network
+from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage
 from tests.small import CONFIG
@@ -122,3 +124,34 @@ def test_state_goes_round(unet_stage, tmp_path):
     after = other.learner.arrays()
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_the_judge_learns_the_masks_and_starts_where_another_left_off(pairs, tmp_path):
+    jt.set_global_seed(0)
+    stage = SegformerStage(replace(CONFIG, segformer_lr=3e-3, segformer_steps=60, warmup=5), tmp_path)
+    training_set, validation_set = stage.datasets(pairs, pairs)
+    whole = batch_of(validation_set, range(6))
+    before = stage.validate(whole)
+    losses = [train_step(stage, batch_of(training_set, range(6), seed=step), step)["loss"] for step in range(60)]
+    after = stage.validate(whole)
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+    assert after["val_pixel_accuracy"] > max(0.6, before["val_pixel_accuracy"] + 0.2), (before, after)
+    rows = stage.preview(pairs[:2])
+    assert [len(row) for row in rows] == [len(stage.columns)] * 2 and rows[0][0].shape == rows[0][2].shape == (64, 96, 3)
+
+    save_network(stage.segformer, module_arrays(stage.segformer), tmp_path / "segformer")
+    other = SegformerStage(CONFIG, tmp_path)
+    initialise(other.segformer, tmp_path / "segformer")
+    assert other.validate(whole) == after
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_zoomed_photo_and_its_mask_stay_together(seed):
+    """A photo that shows its own mask: every pixel of the crop does, and what lies outside of the photo is unknown."""
+    mask = np.kron(np.arange(12).reshape(3, 4), np.ones((32, 32))).astype(np.uint8)
+    image = np.repeat(20 * mask[..., None], 3, axis=2)
+    cut, labels = zoomed(image, mask, (96, 64), np.random.default_rng(seed))
+    assert cut.shape == (64, 96, 3) and labels.shape == (64, 96)
+    known = labels != UNKNOWN
+    assert not cut[~known].any()
+    assert (np.abs(cut[known][:, 0].astype(int) - 20 * labels[known]) <= 10).mean() > 0.8  # Lanczos blurs the borders

@@ -1,0 +1,100 @@
+"""Stage `segformer`: the judge of mask accuracy, trained on the photos and masks alone."""
+
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+from PIL import Image
+
+from datasets.landscape import NUM_CLASSES, Pair, read_image, read_mask
+from datasets.transforms import random_flip
+from models.conditioner import UNKNOWN, one_hot
+from models.layers import cell_means
+from models.presets import Config
+from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
+from models.stages.learner import Learner
+from utils.image import colorize_mask, resize
+
+ZOOM = 0.75, 2.0  # of a random crop: below 1 the photo is smaller than the crop
+TONE = 0.3  # gains, gammas and saturation are changed by factors up to e^±TONE
+
+
+class AugmentedPairs:
+    """Photos with masks, normalised; randomly cropped, flipped and coloured unless `whole`."""
+
+    def __init__(self, pairs: list[Pair], config: Config, whole: bool):
+        self.pairs, self.size, self.whole = pairs, (config.width, config.height), whole
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """image: float32 [3, H, W]; mask: uint8 [H, W], UNKNOWN outside of the photo."""
+        pair = self.pairs[index]
+        if self.whole:
+            image, mask = read_image(pair.image, self.size), read_mask(pair.mask, self.size)
+        else:
+            image, mask = zoomed(read_image(pair.image), read_mask(pair.mask), self.size, rng)
+            both = random_flip(np.concatenate([np.moveaxis(image, -1, 0), mask[None]]), rng)
+            image, mask = recolored(np.moveaxis(both[:3], 0, -1), rng), both[3]
+        return {"image": normalize(image), "mask": np.ascontiguousarray(mask)}
+
+
+def zoomed(image: np.ndarray, mask: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Photo and mask at a random scale, log-uniform in ZOOM, and a window of `size` = (width, height) of them, at a random place."""
+    scale = np.exp(rng.uniform(*np.log(ZOOM)))
+    scaled = tuple(round(side * scale) for side in size)
+    image = resize(image, scaled)
+    mask = np.array(Image.fromarray(mask).resize(scaled, Image.Resampling.NEAREST))
+    left, top = (int(rng.integers(min(0, a - b), max(0, a - b) + 1)) for a, b in zip(scaled, size, strict=True))  # below 0: a margin
+    image, mask = (array[max(0, top) : max(0, top) + size[1], max(0, left) : max(0, left) + size[0]] for array in (image, mask))
+    before = max(0, -top), max(0, -left)
+    margin = [(b, s - b - n) for b, s, n in zip(before, size[::-1], mask.shape, strict=True)]
+    return np.pad(image, [*margin, (0, 0)]), np.pad(mask, margin, constant_values=UNKNOWN)
+
+
+def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other light: a gain for each channel, a gamma, a saturation."""
+    gains, gamma, saturation = np.exp(rng.uniform(-TONE, TONE, (1, 1, 3)) / 2), *np.exp(rng.uniform(-TONE, TONE, 2))
+    values = np.float32(image / 255) ** np.float32(gamma) * np.float32(gains)
+    grey = values.mean(axis=-1, keepdims=True)
+    return np.uint8(np.clip((grey + (values - grey) * np.float32(saturation)) * 255, 0, 255))
+
+
+class SegformerStage:
+    name = "segformer"
+    builds_on = ()
+    columns = ("photo", "mask", "prediction")
+
+    def __init__(self, config: Config, run: Path):
+        self.config = config
+        self.segformer = SegformerForSemanticSegmentation(SEGFORMERS[config.segformer])
+        self.learner = Learner({"segformer": self.segformer}, config, config.segformer_lr, config.segformer_steps)
+        self.steps, self.batch_size = config.segformer_steps, config.segformer_batch_size
+
+    def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[AugmentedPairs, AugmentedPairs]:
+        return AugmentedPairs(train, self.config, whole=False), AugmentedPairs(validation, self.config, whole=True)
+
+    def losses(self, batch: dict[str, np.ndarray], training: bool = True) -> dict[str, jt.Var]:
+        """Scalars by name; `loss` is what is minimised: the cross-entropy of cells of 4x4 pixels against their shares of each class."""
+        logits = self.segformer(jt.array(batch["image"]), training).float32()  # [B, 29, h, w]
+        shares = cell_means(one_hot(jt.array(batch["mask"]), NUM_CLASSES), batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
+        logits = logits - logits.max(dim=1, keepdims=True)
+        log_likelihood = (shares * (logits - logits.exp().sum(dim=1, keepdims=True).log())).sum()
+        return {"loss": -log_likelihood / (shares.sum() + 1e-6)}
+
+    def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
+        """The loss, and the share of pixels whose class is the mask's."""
+        predicted = predict(self.segformer, batch["image"])
+        return {
+            "val_loss": float(self.losses(batch, training=False)["loss"].item()),
+            "val_pixel_accuracy": float((predicted == batch["mask"]).mean()),
+        }
+
+    def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
+        """Rows of pictures, uint8 [H, W, 3], under `columns`."""
+        size = (self.config.width, self.config.height)
+        photos = np.stack([read_image(pair.image, size) for pair in pairs])
+        masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
+        predicted = predict(self.segformer, normalize(photos))
+        return [list(row) for row in zip(photos, colorize_mask(masks), colorize_mask(predicted), strict=True)]
