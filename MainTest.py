@@ -4,6 +4,11 @@
 
 writes results/<mask's stem>.jpg, 512x384, for each mask. Without arguments it uses the newest run and the built-in test set. Pictures
 that exist are kept: a run that was killed is finished by the same command, with the same bytes as if it had never been killed.
+
+    python3 MainTest.py --input_path … --img_path … --output_path … --score
+
+prints the competition's score of these pictures as well, and writes report.html and score.json beside them. Where all pictures are there,
+whoever made them, no checkpoint is needed.
 """
 
 import argparse
@@ -19,9 +24,12 @@ from utils import jittor_setup  # before anything that imports Jittor
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import TestPair, find_test_pairs, read_image, read_mask
+from datasets.landscape import TestPair, check_results, find_photos, find_test_pairs, read_image, read_mask
 from models.diffusion.samplers import SAMPLERS
 from models.latent_diffusion import LatentDiffusion
+from models.metrics.mask_accuracy import Judge, load_judge
+from models.metrics.score import Pictures, score, total_score
+from models.metrics.style import STYLE_METRICS, style_similarity
 from utils.errors import UserError, or_exit
 from utils.files import atomic_write
 from utils.image import COLOR_MATCHES, color_match, resize, write_jpeg
@@ -54,43 +62,77 @@ def parse_arguments() -> argparse.Namespace:
     )
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
+    scoring.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
+    scoring.add_argument("--judge", type=Path, help="run whose stage segformer judges the layout (default: the newest that has one)")
+    scoring.add_argument(
+        "--weights", type=Path, default=ROOT / "checkpoints" / "weights", help="folder of published networks (default: %(default)s)"
+    )
+    scoring.add_argument("--truth_path", type=Path, help="folder of the masks' true photos: adds PSNR, SSIM and LPIPS")
+    scoring.add_argument("--best_of", type=int, default=1, metavar="N", help="paint each picture with N seeds and keep the best")
+    scoring.add_argument("--best_by", choices=("total", "mask", "style"), default="total", help="best by this (default: %(default)s)")
     return parser.parse_args()
 
 
-def newest_run() -> Path:
-    """The run below checkpoints/ that was saved last."""
-    runs = [path.parent.parent for path in (ROOT / "checkpoints").glob("*/unet/config.json")]
-    if not runs:
-        raise UserError(f"No trained run in {ROOT / 'checkpoints'}: train one with MainTrain.py, or name one with --checkpoint.")
-    return max(runs, key=lambda run: (run / "unet" / "config.json").stat().st_mtime)
+def newest_run(having: str) -> Path | None:
+    """The run below checkpoints/ of which this file was written last."""
+    runs = [run for run in (ROOT / "checkpoints").glob("*") if (run / having).is_file()]
+    return max(runs, key=lambda run: (run / having).stat().st_mtime, default=None)
 
 
-def picture_seed(seed: int, stem: str) -> int:
+def picture_seed(seed: int, stem: str, candidate: int) -> int:
     """A picture's own seed, from the run's and the file's name: it does not depend on which other pictures are made."""
-    return seed << 32 | zlib.crc32(stem.encode())
+    return seed << 32 | zlib.crc32(stem.encode() + (b" %d" % candidate if candidate else b""))
 
 
-def paint(pairs: list[TestPair], model: LatentDiffusion, args: argparse.Namespace, bar: tqdm) -> None:
+def paint(pairs: list[TestPair], model: LatentDiffusion, judge: Judge | None, args: argparse.Namespace, bar: tqdm) -> None:
     """Writes the pictures of one batch that are not there."""
-    missing = [pair for pair in pairs if args.overwrite or not picture_path(args, pair).is_file()]
+    missing = [pair for pair in pairs if not is_there(args, pair)]
     if missing:
         # All of the batch, even where some are there: the same batches give the same bytes, whatever was killed when.
         size = (model.config.width, model.config.height)
+        masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
         references = np.stack([read_image(pair.reference, size) for pair in pairs])
-        results = model.generate(
-            masks=np.stack([read_mask(pair.mask, size) for pair in pairs]),
-            references=references,
-            seeds=[picture_seed(args.seed, pair.stem) for pair in pairs],
-            sampler=args.sampler,
-            steps=args.steps,
-            guidance=args.guidance,
-            ref_guidance=args.ref_guidance,
-            ref_start=args.ref_start,
-        )
-        for pair, reference, result in zip(pairs, references, results, strict=True):
+
+        def results(candidate: int) -> np.ndarray:
+            """uint8 [B, 384, 512, 3]; each candidate has seeds of its own."""
+            painted = model.generate(
+                masks,
+                references,
+                seeds=[picture_seed(args.seed, pair.stem, candidate) for pair in pairs],
+                sampler=args.sampler,
+                steps=args.steps,
+                guidance=args.guidance,
+                ref_guidance=args.ref_guidance,
+                ref_start=args.ref_start,
+            )
+            return np.stack([color_match(resize(a, SIZE), b, args.color_match) for a, b in zip(painted, references, strict=True)])
+
+        best = results(0)
+        if args.best_of > 1:
+            candidates = np.stack([best, *(results(candidate) for candidate in range(1, args.best_of))])  # [N, B, 384, 512, 3]
+            merits = np.stack([merit(pictures, pairs, judge, args) for pictures in candidates])  # [N, B]
+            best = candidates[merits.argmax(axis=0), np.arange(len(pairs))]
+        for pair, result in zip(pairs, best, strict=True):
             if pair in missing:
-                write_jpeg(picture_path(args, pair), color_match(resize(result, SIZE), reference, args.color_match))
+                write_jpeg(picture_path(args, pair), result)
     bar.update(len(pairs))
+
+
+def merit(pictures: np.ndarray, pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> np.ndarray:
+    """What --best_of chooses by, float [B]: each picture's mask accuracy, its style similarity, or what they make of the total."""
+    accuracy, style = np.ones(len(pairs)), np.zeros(len(pairs))
+    if args.best_by != "style":
+        labels = judge.labels(pictures, SIZE)
+        accuracy = np.array([(seen == read_mask(pair.mask, SIZE)).mean() for seen, pair in zip(labels, pairs, strict=True)])
+    if args.best_by != "mask":
+        style = np.array([style_similarity(p, read_image(q.reference), args.style_metric) for p, q in zip(pictures, pairs, strict=True)])
+    return np.array([total_score(a, style=s) for a, s in zip(accuracy, style, strict=True)])
+
+
+def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
+    return picture_path(args, pair).is_file() and not args.overwrite
 
 
 def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
@@ -109,11 +151,51 @@ def pack(args: argparse.Namespace, pairs: list[TestPair]) -> Path:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for numbers that make no sense, before anything is loaded."""
-    faults = [f"--{name} must be at least 1" for name in ("steps", "batch_size") if getattr(args, name) < 1]
+    faults = [f"--{name} must be at least 1" for name in ("steps", "batch_size", "best_of") if getattr(args, name) < 1]
     faults += ["--seed must not be negative"] if args.seed < 0 else []
     faults += ["--ref_start must be above 0 and at most 1"] if not 0 < args.ref_start <= 1 else []
     if faults:
         raise UserError("; ".join(faults))
+
+
+def paint_all(pairs: list[TestPair], checkpoint: Path | None, judge: Judge | None, args: argparse.Namespace) -> None:
+    if checkpoint is None:
+        if args.score:
+            check_results(pairs, args.output_path, SIZE)  # says which are missing
+        raise UserError(f"No trained run in {ROOT / 'checkpoints'}: train one with MainTrain.py, or name one with --checkpoint.")
+    model = LatentDiffusion.load(checkpoint.resolve())
+    print(f"{len(pairs)} pictures with {checkpoint}, to {args.output_path}")
+    with tqdm(total=len(pairs), desc="painting", unit="picture", dynamic_ncols=True) as bar:
+        for first in range(0, len(pairs), args.batch_size):
+            paint(pairs[first : first + args.batch_size], model, judge, args, bar)
+
+
+def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
+    """Prints the score of the pictures, and writes it beside them."""
+    check_results(pairs, args.output_path, SIZE)
+    if args.truth_path:
+        check_results(pairs, args.truth_path)
+    folder = args.output_path.resolve()
+    output = folder.with_name(folder.name + "-score")
+    pictures = Pictures(
+        pairs=pairs,
+        folder=folder,
+        photos=find_photos(args.img_path),
+        truths=args.truth_path,
+        judge=judge,
+        weights=args.weights,
+        style_metric=args.style_metric,
+        cache=output / "cache",
+        size=SIZE,
+    )
+    facts = {
+        "pictures": f"{len(pairs)} of {folder}",
+        "references": str(args.img_path),
+        "judge": str(judge.weights) if judge else "none",
+        "style": args.style_metric,
+    }
+    score(pictures, facts, output)
+    print(f"Picture by picture: {output / 'report.html'}")
 
 
 def main() -> None:
@@ -123,15 +205,19 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     print(f"Device: {jittor_setup.DEVICE}")
     pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-    checkpoint = (args.checkpoint or newest_run()).resolve()
-    model = LatentDiffusion.load(checkpoint)
-    print(f"{len(pairs)} pictures with {checkpoint}, to {args.output_path}")
+    judge_run = args.judge or newest_run(having="best/segformer/config.json")
+    choosing = args.best_of > 1 and args.best_by != "style"
+    if choosing and judge_run is None:
+        raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --stage segformer, or give --best_by style")
+    judge = load_judge(judge_run.resolve()) if judge_run and (choosing or args.score) else None
+    checkpoint = args.checkpoint or newest_run(having="unet/config.json")
     try:
-        with tqdm(total=len(pairs), desc="painting", unit="picture", dynamic_ncols=True) as bar:
-            for first in range(0, len(pairs), args.batch_size):
-                paint(pairs[first : first + args.batch_size], model, args, bar)
+        if not all(is_there(args, pair) for pair in pairs):
+            paint_all(pairs, checkpoint, judge, args)
         if args.zip:
             print(f"Packed {pack(args, pairs)}")
+        if args.score:
+            score_all(pairs, judge, args)
     except KeyboardInterrupt:
         done = sum(picture_path(args, pair).is_file() for pair in pairs)
         print(

@@ -72,13 +72,20 @@ def parse_arguments() -> argparse.Namespace:
     short.add_argument("--steps", type=int, help="--vae_steps, --unet_steps ...")
     short.add_argument("--batch_size", type=int, help="--vae_batch_size, --unet_batch_size ...")
     short.add_argument("--lr", type=float, help="--vae_lr, --unet_lr ...: the highest learning rate")
-    preset = parser.add_argument_group("fields of the preset (models/presets.py says what they are); a resumed run keeps its own")
+    preset = parser.add_argument_group("fields of the preset; a resumed run keeps its own")
     for field in fields(Config):
-        default = getattr(Config, field.name)
-        several = isinstance(default, tuple)
-        kind = type(default[0]) if several else type(default)
-        preset.add_argument(f"--{field.name}", type=kind, nargs="+" if several else None, metavar=kind.__name__)
+        several = isinstance(field.default, tuple)
+        kind = type(field.default[0]) if several else type(field.default)
+        values = {name: show(getattr(config, field.name)) for name, config in PRESETS.items()}
+        values = ", ".join(f"{name} {value}" for name, value in values.items()) if len({*values.values()}) > 1 else values["base"]
+        preset.add_argument(
+            f"--{field.name}", type=kind, nargs="+" if several else None, metavar=kind.__name__, help=f"{field.metadata['help']} ({values})"
+        )
     return parser.parse_args()
+
+
+def show(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_arguments(args: argparse.Namespace) -> None:

@@ -279,6 +279,26 @@ def find_test_pairs(input_path, img_path, pairs=None):
     return [found[stem] for stem in sorted(found)]
 
 
+def find_photos(img_path):
+    """All pictures in the folder of references, sorted; it is found as in find_test_pairs."""
+    return _files(_imgs_folder(img_path), PICTURES)
+
+
+def check_results(pairs, folder, size=None):
+    """Raises UserError naming every picture `folder`/<stem>.jpg of the pairs that is missing, damaged, or not of `size` where given."""
+    bad = []
+
+    def check(pair):
+        path = Path(folder) / f"{pair.stem}.jpg"
+        picture = _attempt(_open_picture, path, bad) if path.is_file() else bad.append(BadFile(path, "missing"))
+        if picture is not None and size is not None and picture.size != size:
+            bad.append(BadFile(path, "another size than {}x{}".format(*size), "{}x{}".format(*picture.size)))
+
+    _in_threads(check, pairs, WORKERS, "checking the pictures")
+    if bad:
+        raise UserError(_report(f"{folder}: {len(bad)} faults", bad, "Nothing was scored."))
+
+
 def _labels_folder(input_path):
     """The one folder with masks among `input_path` and those directly below it."""
     root = _existing_folder(input_path)

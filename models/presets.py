@@ -1,7 +1,7 @@
 """All that can be chosen about a run, in one dataclass, and the named choices. A checkpoint stores the whole of it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,55 +27,60 @@ POSITIVE = (
 )  # fmt: skip
 
 
+def option(default: object, text: str) -> object:
+    """A field of `Config`; `text` is what --help says of it."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass
 class Config:
     """The fields of a run."""
 
     # resolution
-    width: int = 512  # of the pictures the model works on, in pixels; results are always written at 512x384
-    height: int = 384
+    width: int = option(512, "of the pictures the model works on, in pixels; results are always written at 512x384")
+    height: int = option(384, "of the same")
     # autoencoder
-    vae_channels: tuple[int, ...] = (128, 256, 512, 512)  # channels of each level, finest first; n levels reduce 2^(n-1)-fold
-    vae_layers: int = 2  # residual blocks a level
-    latent_channels: int = 4
-    norm_groups: int = 32  # of every group norm, in the autoencoder and in the UNet
-    kl_weight: float = 1e-4  # weight of the KL divergence, a mean over latents, against a mean absolute error
-    crop_width: int = 256  # the autoencoder is trained on random crops of this size
-    crop_height: int = 256
+    vae_channels: tuple[int, ...] = option((128, 256, 512, 512), "channels of each level, finest first; n levels reduce 2^(n-1)-fold")
+    vae_layers: int = option(2, "residual blocks a level")
+    latent_channels: int = option(4, "channels of the latents")
+    norm_groups: int = option(32, "of every group norm, in the autoencoder and in the UNet")
+    kl_weight: float = option(1e-4, "weight of the KL divergence, a mean over latents, against a mean absolute error")
+    crop_width: int = option(256, "the autoencoder is trained on random crops of this size")
+    crop_height: int = option(256, "of the same")
     # UNet
-    unet_channels: tuple[int, ...] = (320, 640, 1280, 1280)  # channels of each level, finest first
-    unet_layers: int = 2
-    unet_attention: tuple[int, ...] = (1, 1, 1, 0)  # 1 for each level that has attention
-    heads: int = 8
-    cross_attention_dim: int = 768
-    mask_channels: tuple[int, ...] = (32, 64, 128)  # of the mask encoder
-    patch_size: int = 4  # latent cells a side of one reference token
+    unet_channels: tuple[int, ...] = option((320, 640, 1280, 1280), "channels of each level, finest first")
+    unet_layers: int = option(2, "residual blocks a level")
+    unet_attention: tuple[int, ...] = option((1, 1, 1, 0), "1 for each level that has attention")
+    heads: int = option(8, "of attention")
+    cross_attention_dim: int = option(768, "channels of a reference token")
+    mask_channels: tuple[int, ...] = option((32, 64, 128), "of the mask encoder")
+    patch_size: int = option(4, "latent cells a side of one reference token")
     # diffusion
-    noise_schedule: str = "scaled_linear"
-    zero_snr: int = 1  # 1: the last timestep is pure noise (Lin et al. 2023)
-    prediction_type: str = "v_prediction"
-    min_snr_gamma: float = 5.0
-    drop: float = 0.05  # chance to leave out the mask, the reference, or both: for each of the three
+    noise_schedule: str = option("scaled_linear", f"one of {', '.join(NOISE_SCHEDULES)}")
+    zero_snr: int = option(1, "1: the last timestep is pure noise (Lin et al. 2023); 0: it is not quite")
+    prediction_type: str = option("v_prediction", f"one of {', '.join(PREDICTION_TYPES)}")
+    min_snr_gamma: float = option(5.0, "bound of the Min-SNR weights (Hang et al. 2023)")
+    drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three")
     # the judge of mask accuracy
-    segformer: str = "b2"  # size of the network: b0 ... b5
+    segformer: str = option("b2", f"size of the judge's network, one of {', '.join(SEGFORMERS)}")
     # optimisation
-    vae_steps: int = 100_000
-    unet_steps: int = 200_000
-    segformer_steps: int = 80_000
-    vae_batch_size: int = 8
-    unet_batch_size: int = 8
-    segformer_batch_size: int = 16
-    vae_lr: float = 1e-4
-    unet_lr: float = 1e-4
-    segformer_lr: float = 2e-4
-    warmup: int = 1000  # steps
-    weight_decay: float = 0.01
-    max_norm: float = 1.0  # gradients are clipped to this norm
-    ema: float = 0.9999  # decay of the averaged weights
-    # rhythm, in steps
-    validate_every: int = 2000
-    preview_every: int = 2000
-    save_every: int = 1000
+    vae_steps: int = option(100_000, "updates of stage vae")
+    unet_steps: int = option(200_000, "updates of stage unet")
+    segformer_steps: int = option(80_000, "updates of stage segformer")
+    vae_batch_size: int = option(8, "crops a micro-batch")
+    unet_batch_size: int = option(8, "photos a micro-batch")
+    segformer_batch_size: int = option(16, "photos a micro-batch")
+    vae_lr: float = option(1e-4, "highest learning rate, reached after the warm-up")
+    unet_lr: float = option(1e-4, "highest learning rate")
+    segformer_lr: float = option(2e-4, "highest learning rate")
+    warmup: int = option(1000, "steps in which the learning rate rises; then it falls as a cosine")
+    weight_decay: float = option(0.01, "of AdamW")
+    max_norm: float = option(1.0, "gradients are clipped to this norm")
+    ema: float = option(0.9999, "decay of the averaged weights")
+    # rhythm
+    validate_every: int = option(2000, "steps")
+    preview_every: int = option(2000, "steps")
+    save_every: int = option(1000, "steps")
 
 
 # Steps and batches of `small` are for one 24 GB card and a day; those of `tiny` for two CPU cores and minutes.

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from datasets.synthetic import write_dataset
+from models.metrics.style import style_similarity
 from tests.small import arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,6 +131,52 @@ def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
         assert picture not in seen, f"{words} gives the picture of {seen[picture]}"
         seen[picture] = words
     assert paint(data, trained, tmp_path / "best", *choices[7]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def judge(data, tmp_path_factory) -> Path:
+    """A run that has nothing but a judge."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "judge"
+    words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--stage", "segformer", *arguments()]
+    result = run("MainTrain.py", *words)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((folder / "best" / "best.json").read_text()).keys() == {"segformer"} and not (folder / "vae").exists()
+    return folder
+
+
+def test_a_score_needs_no_checkpoint_where_the_pictures_are_there(data, judge, painted, tmp_path):
+    output = tmp_path / "results"
+    shutil.copytree(painted, output)
+    result = paint(data, tmp_path / "nowhere", output, "--score", "--judge", judge, "--weights", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "mask accuracy" in result.stdout and "PARTIAL" in result.stdout and "0.5852" in result.stdout
+    assert "n/a (needs pt_inception-2015-12-05-6726825d.pth: https://" in result.stdout
+    written = json.loads((tmp_path / "results-score" / "score.json").read_text())
+    values = {row["name"]: row["value"] for row in written["table"]}
+    assert 0 <= values["mask accuracy"] <= 1 and -1 <= values["style"] <= 1 and values["FID"] is None
+    assert written["pictures"].keys() == {path.stem for path in output.iterdir()}
+    assert (tmp_path / "results-score" / "report.html").read_text().count("data:image/jpeg") == 2 * len(written["pictures"])
+
+    one, other = sorted(output.iterdir())[:2]
+    Image.open(one).resize((100, 80)).save(one)
+    other.write_bytes(b"no picture")
+    one_sentence(paint(data, tmp_path / "nowhere", output, "--score", "--judge", judge), one.name, "100x80", other.name)
+
+
+def test_of_several_pictures_the_best_is_kept(data, trained, judge, painted, tmp_path):
+    references = json.loads((data / "label_to_img.json").read_text())
+
+    def styles(folder: Path) -> np.ndarray:
+        pairs = [(path, data / "train_resized" / "imgs" / references[f"{path.stem}.png"]) for path in sorted(folder.iterdir())]
+        return np.array([style_similarity(np.array(Image.open(a)), np.array(Image.open(b)), "faithful") for a, b in pairs])
+
+    assert paint(data, trained, tmp_path / "style", "--best_of", 4, "--best_by", "style").returncode == 0
+    before, after = styles(painted), styles(tmp_path / "style")
+    assert (
+        after > before - 0.02
+    ).all() and after.mean() > before.mean()  # the first of the four is the one painted before; JPEG is not exact
+    assert paint(data, trained, tmp_path / "both", "--best_of", 2, "--judge", judge).returncode == 0
+    assert len(list((tmp_path / "both").iterdir())) == len(after)
 
 
 def states(folder: Path, stage: str) -> dict[str, np.ndarray]:

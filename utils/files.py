@@ -20,26 +20,34 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")  # a longer name would be refused
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        with suppress(OSError):  # some network file systems know no fsync of a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the new name too must survive a power cut
-            finally:
-                os.close(folder)
+        with reporting_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            with suppress(OSError):  # some network file systems know no fsync of a folder
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)  # the new name too must survive a power cut
+                finally:
+                    os.close(folder)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def reporting_disk(path: str | Path) -> Iterator[None]:
+    """Turns what goes wrong in writing `path` into a DiskError or a UserError."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskError(f"disk full while writing {path}: free space and run the same command again") from error
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {path} ({reason}): give a folder that can be written to") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

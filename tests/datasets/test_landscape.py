@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from datasets import landscape
-from datasets.landscape import CLASSES, Pair, check_training_pairs, find_test_pairs, read_image, read_mask, split
+from datasets.landscape import CLASSES, Pair, check_results, check_training_pairs, find_test_pairs, read_image, read_mask, split
 from utils.errors import UserError
 
 SIZE = (64, 48)
@@ -558,3 +558,16 @@ def test_one_report_names_every_fault_of_a_test_set(test_set):
     }
     assert_reported(report, expected)
     assert len(report.splitlines()) == 1 + len(expected) + 9 + 1  # and nothing else
+
+
+def test_results_that_are_missing_damaged_or_of_another_size_are_all_named(tmp_path):
+    pairs = [landscape.TestPair(stem, tmp_path / f"{stem}.png", tmp_path / "photo.jpg") for stem in ("a", "b", "c", "d")]
+    for stem, size in (("a", (512, 384)), ("b", (256, 192)), ("c", (512, 384))):
+        Image.new("RGB", size).save(tmp_path / f"{stem}.jpg")
+    check_results(pairs[:1], tmp_path, (512, 384))
+    check_results(pairs[:2], tmp_path)
+    (tmp_path / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError) as caught:
+        check_results(pairs, tmp_path, (512, 384))
+    message = str(caught.value)
+    assert "b.jpg (256x192)" in message and "c.jpg" in message and "d.jpg" in message and "a.jpg" not in message

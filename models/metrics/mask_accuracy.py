@@ -1,0 +1,56 @@
+"""Mask accuracy: the share of pixels in which a judge sees the class that the mask asks for. With it mean IoU, and both by class.
+
+The organisers' judge is a SegFormer whose weights were never published. Ours is one of a run's own (stage `segformer`), so that its numbers
+are to be compared among themselves: how well it does on real photos it never saw goes with them.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.landscape import NUM_CLASSES
+from models.pretrained import WEIGHTS, load_network, load_run
+from models.segformer import SegformerConfig, SegformerForSemanticSegmentation, normalize, predict
+from utils.errors import UserError
+from utils.image import resize
+
+
+@dataclass
+class Judge:
+    network: SegformerForSemanticSegmentation
+    size: tuple[int, int]  # (width, height) it looks at pictures in
+    weights: Path
+    held_out_accuracy: float  # share of the pixels of its validation photos, at that size, that it names right
+
+    def labels(self, pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Classes uint8 [B, H, W], of `size` = (width, height), that it sees in pictures uint8 [B, h, w, 3]."""
+        small = np.stack([resize(picture, self.size) for picture in pictures])
+        return predict(self.network, normalize(small), size[::-1])
+
+
+def load_judge(run: Path) -> Judge:
+    """The judge of lowest validation loss of a run. Raises UserError where the run has none."""
+    folder = run / "best" / "segformer"
+    try:
+        best = json.loads((run / "best" / "best.json").read_text())["segformer"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{run} has no judge: train one with MainTrain.py --stage segformer --run {run.name}") from error
+    config = load_run(run)["config"]
+    network = load_network(SegformerForSemanticSegmentation, SegformerConfig, folder)
+    return Judge(network, (config.width, config.height), folder / WEIGHTS, best["val_pixel_accuracy"])
+
+
+def confusion(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pixels by class of the mask (row) and class seen (column): [29, 29] of two uint8 [H, W]."""
+    cells = mask.astype(np.int64) * NUM_CLASSES + labels
+    return np.bincount(cells.ravel(), minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+
+
+def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Of a confusion matrix: each class's share of the pixels, pixel accuracy, and IoU; float64 [29], NaN for a class in neither."""
+    matrix = matrix.astype(np.float64)
+    asked, seen, right = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
+    with np.errstate(invalid="ignore"):
+        return {"share": asked / asked.sum(), "accuracy": right / asked, "IoU": right / (asked + seen - right)}

@@ -1,0 +1,371 @@
+"""The competition's score of a folder of pictures, and what belongs to it.
+
+Each metric is a function of the pictures that returns a `Metric`; METRICS lists them. What a metric has measured is kept in rows
+(models/metrics/rows.py), so that a second scoring takes seconds and one that was killed goes on.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.landscape import NUM_CLASSES, TestPair, read_image, read_mask
+from models.clip import clip_i, encode_images, load_clip
+from models.metrics.aesthetic import aesthetic, load_aesthetic
+from models.metrics.fid import bias_note, frechet_distance, kernel_distance, moments
+from models.metrics.inception import FEATURES, inception_features, load_inception
+from models.metrics.lpips import load_lpips, lpips
+from models.metrics.mask_accuracy import Judge, by_class, confusion
+from models.metrics.reconstruction import psnr, ssim
+from models.metrics.report import write_report
+from models.metrics.rows import Rows, digest, measured, writable_folder
+from models.metrics.style import STYLE_METRICS, style_parts
+from models.metrics.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
+from utils.checkpoint import weights_in, write_json
+
+SMALL = (256, 192)  # the size in which what the judge sees is kept for the report
+BATCH = 16  # pictures measured at once
+
+COLUMNS = ("mask accuracy", "aesthetic", "style", "FID", "total")
+PREDICTORS = {  # aesthetic predictors that go with a CLIP; in both, the better comes first
+    "clip-vit-large-patch14": ("sac+logos+ava1-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth"),
+    "clip-vit-base-patch32": ("sa_0_4_vit_b_32_linear.pth",),
+}
+
+PUBLISHED = [  # of the third contest, and of the second, whose total had no style and whose aesthetic score was 0..10
+    {"entry": entry} | {name: value for name, value in zip(COLUMNS, values, strict=True) if value is not None}
+    for entry, *values in (
+        ("3rd contest, SPADE with a VAE style encoder", 0.9059, 0.5081, 0.5154, 40.31, 0.5684),
+        ("3rd contest, the same with photo style transfer (best published)", 0.9055, 0.5058, 0.6145, 39.41, 0.5852),
+        ("2nd contest, progressive SPADE (rank 1)", None, None, None, 26.8, 0.5676),
+        ("2nd contest, LGGAN+SAU, RCAN x2", 0.9037, 0.49004, None, 42.77, 0.4800),
+        ("2nd contest, LGGAN+SAU, bicubic", 0.9028, 0.49005, None, 44.62, 0.4712),
+        ("2nd contest, pix2pix", 0.7847, 0.45244, None, 107.5, 0.1775),
+    )
+]
+
+TERMS = {  # of the total, within the brackets: weight, and the term from its metric
+    "aesthetic": (0.2, lambda aesthetic: aesthetic),
+    "style": (0.3, lambda style: 0.5 * style + 0.5),
+    "FID": (0.5, lambda fid: (100 - min(fid, 100)) / 100),
+}
+
+
+def total_score(mask_accuracy: float, **terms: float) -> float:
+    """mask accuracy · (0.2 aesthetic + 0.3 (0.5 style + 0.5) + 0.5 (100 − min(FID, 100)) / 100), the total of the third contest's board A.
+
+    aesthetic 0..1, style −1..1, FID 0 and more; a term that is not given counts as 0.
+    """
+    return mask_accuracy * sum(TERMS[name][0] * TERMS[name][1](value) for name, value in terms.items())
+
+
+@dataclass
+class Metric:
+    """What a metric found: a number, or else what it needs."""
+
+    value: float | None = None
+    note: str = ""
+    needs: str = ""  # what is missing, and where it comes from
+    pictures: np.ndarray | None = None  # [N], the value of each picture, where it has one
+    comparable: bool = False  # with the published results
+    lower_is_better: bool = False
+    details: dict[str, float] = field(default_factory=dict)  # further numbers, for score.json
+
+
+@dataclass
+class Pictures:
+    """What is scored, and with what."""
+
+    pairs: list[TestPair]
+    folder: Path  # of the results, <stem>.jpg
+    photos: list[Path]  # the training pictures, which FID compares with
+    truths: Path | None  # folder of true photos of the masks, <stem>.jpg
+    judge: Judge | None
+    weights: Path
+    style_metric: str
+    cache: Path
+    size: tuple[int, int]  # (width, height) of every result
+    photo_cache: Path = field(init=False)
+
+    def __post_init__(self):
+        self.photo_cache = writable_folder(self.photos[0].parent.parent, self.cache)
+
+    @property
+    def results(self) -> list[Path]:
+        return [self.folder / f"{pair.stem}.jpg" for pair in self.pairs]
+
+    @property
+    def true_photos(self) -> list[Path]:
+        return [self.truths / f"{pair.stem}.jpg" for pair in self.pairs]
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        return [digest(path) for path in self.results]
+
+    @cached_property
+    def seen(self) -> Rows:
+        """What the judge sees in each: `confusion` with the mask and, small, the `labels`."""
+        row = np.dtype([("confusion", np.uint32, (NUM_CLASSES, NUM_CLASSES)), ("labels", np.uint8, SMALL[::-1])])
+
+        def look(indices: list[int]) -> np.ndarray:
+            rows = np.empty(len(indices), row)
+            labels = self.judge.labels(read_all([self.results[i] for i in indices]), self.size)
+            for k, i in enumerate(indices):
+                rows[k]["confusion"] = confusion(read_mask(self.pairs[i].mask, self.size), labels[k])
+                rows[k]["labels"] = Image.fromarray(labels[k]).resize(SMALL, Image.Resampling.NEAREST)
+            return rows
+
+        masks = [digest(key, pair.mask) for key, pair in zip(self.keys, self.pairs, strict=True)]
+        return measured(self.cache / f"judge-{short(self.judge.weights)}.rows", masks, row, look, BATCH, "mask accuracy")
+
+    @cached_property
+    def clip(self) -> Path:
+        """The folder of the CLIP that is there, the larger one if both are."""
+        (folder,) = find_any(self.weights, [[name] for name in PREDICTORS])
+        return folder
+
+    @cached_property
+    def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
+        """CLIP's, of the results and of their references, [N, D] each."""
+        model, both = load_clip(self.clip), self.results + [pair.reference for pair in self.pairs]
+        row, path = np.dtype((np.float32, (model.config.projection_dim,))), self.cache / f"clip-{short(weights_in(self.clip))}.rows"
+        keys = self.keys + [digest(pair.reference) for pair in self.pairs]
+        rows = measured(path, keys, row, lambda indices: encode_images(model, read_all([both[i] for i in indices])), BATCH, "CLIP")
+        return rows[: len(self.pairs)], rows[len(self.pairs) :]
+
+    @cached_property
+    def features(self) -> tuple[Rows, Rows]:
+        """Inception's, of the results and of the training photos."""
+        (path,) = find_weights(self.weights, INCEPTION)
+        network = load_inception(path)
+        row, name = np.dtype((np.float32, (FEATURES,))), f"inception-{short(path)}.rows"
+
+        def features(paths: list[Path], keys: list[bytes], cache: Path, title: str) -> Rows:
+            return measured(
+                cache / name, keys, row, lambda indices: inception_features(network, read_all([paths[i] for i in indices])), BATCH, title
+            )
+
+        return (
+            features(self.results, self.keys, self.cache, "Inception, results"),
+            features(self.photos, [digest(path) for path in self.photos], self.photo_cache, "Inception, training photos"),
+        )
+
+
+def read_all(paths: list[Path]) -> list[np.ndarray]:
+    """Photos uint8 [H, W, 3], which may differ in size."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(read_image, paths))
+
+
+def short(path: Path) -> str:
+    """The beginning of a file's digest: rows that another network has measured have another name."""
+    return file_digest(path)[:8]
+
+
+# -------------------------------------------------------------------------------------------------------------- metrics
+
+
+def mask_accuracy(pictures: Pictures) -> Metric:
+    if pictures.judge is None:
+        return Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+    matrices = pictures.seen[:]["confusion"].astype(np.float64)
+    accuracies = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
+    held_out = (
+        f"our judge, right on {pictures.judge.held_out_accuracy:.1%} of the pixels of real photos held out; the organisers' is unpublished"
+    )
+    return Metric(float(accuracies.mean()), held_out, pictures=accuracies)
+
+
+def mean_iou(pictures: Pictures) -> Metric:
+    if pictures.judge is None:
+        return Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+    return Metric(
+        float(np.nanmean(by_class(confusion_of_all(pictures))["IoU"])), "mean over the classes that occur, of all pixels together"
+    )
+
+
+def confusion_of_all(pictures: Pictures) -> np.ndarray:
+    return pictures.seen[:]["confusion"].sum(axis=0, dtype=np.int64)
+
+
+def clip_aesthetic(pictures: Pictures) -> Metric:
+    (predictor,) = find_any(pictures.weights, [[name] for name in PREDICTORS[pictures.clip.name]])
+    embeddings, _ = pictures.embeddings
+    values = aesthetic(load_aesthetic(predictor), embeddings) / 10
+    return Metric(float(values.mean()), f"{predictor.name}, divided by 10; the organisers' model is not known", pictures=values)
+
+
+def style(pictures: Pictures) -> Metric:
+    """All correlations are measured at once, so that the other form is there too."""
+    row = np.dtype([(name, np.float32) for name in STYLE_METRICS])
+
+    def measure(indices: list[int]) -> np.ndarray:
+        rows = np.empty(len(indices), row)
+        for k, i in enumerate(indices):
+            result, reference = read_image(pictures.results[i]), read_image(pictures.pairs[i].reference)
+            for name in STYLE_METRICS:
+                rows[k][name] = np.mean(list(style_parts(result, reference, name).values()))
+        return rows
+
+    keys = [digest(key, pair.reference) for key, pair in zip(pictures.keys, pictures.pairs, strict=True)]
+    rows = measured(pictures.cache / "style.rows", keys, row, measure, BATCH, "style")[:]
+    values, forms = rows[pictures.style_metric], {name: float(rows[name].mean()) for name in STYLE_METRICS}
+    both = ", ".join(f"{name} {value:.4f}" for name, value in forms.items())
+    note = f"correlation of colour histograms, −1..1 ({both}); the published numbers are taken for faithful ones"
+    return Metric(float(values.mean()), note, pictures=values, comparable=pictures.style_metric == "faithful", details=forms)
+
+
+def fid(pictures: Pictures) -> Metric:
+    if len(pictures.pairs) < 2:
+        return Metric(needs="at least 2 pictures")
+    results, photos = pictures.features
+    ours, theirs = moments(results.blocks()), moments(photos.blocks())
+    value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
+    note = f"to {len(photos)} photos of {pictures.photos[0].parent}; comparable with 1000 results and the competition's own photos only"
+    return Metric(value, f"{note}. {bias_note(min(len(results), len(photos)), FEATURES)}".strip(), lower_is_better=True)
+
+
+def kid(pictures: Pictures) -> Metric:
+    if len(pictures.pairs) < 2:
+        return Metric(needs="at least 2 pictures")
+    mean, deviation = kernel_distance(*pictures.features)
+    return Metric(
+        mean, f"± {deviation:.5f} over 100 random subsets; unbiased, for small sets", lower_is_better=True, details={"deviation": deviation}
+    )
+
+
+def clip_similarity(pictures: Pictures) -> Metric:
+    embeddings, references = pictures.embeddings
+    return Metric(clip_i(embeddings, references), "CLIP-I: mean cosine with the reference", pictures=(embeddings * references).sum(axis=1))
+
+
+def reconstruction(pictures: Pictures, name: str) -> Metric:
+    """PSNR or SSIM with the true photos."""
+    if pictures.truths is None:
+        return Metric(needs="the true photos of the masks: --truth_path")
+    row, truths = np.dtype([("PSNR", np.float32), ("SSIM", np.float32)]), pictures.true_photos
+
+    def measure(indices: list[int]) -> np.ndarray:
+        both = ((read_image(pictures.results[i]), read_image(truths[i], pictures.size)) for i in indices)
+        return np.array([(psnr(result, truth), ssim(result, truth)) for result, truth in both], row)
+
+    keys = [digest(key, truth) for key, truth in zip(pictures.keys, truths, strict=True)]
+    values = measured(pictures.cache / "reconstruction.rows", keys, row, measure, BATCH, "PSNR and SSIM")[:][name]
+    return Metric(float(values.mean()), {"PSNR": "dB, with the true photos", "SSIM": "with the true photos"}[name], pictures=values)
+
+
+def perceptual(pictures: Pictures) -> Metric:
+    if pictures.truths is None:
+        return Metric(needs="the true photos of the masks: --truth_path")
+    paths = find_weights(pictures.weights, ALEXNET, ALEXNET_LPIPS)
+    network, truths = load_lpips("alex", *paths), pictures.true_photos
+
+    def measure(indices: list[int]) -> np.ndarray:
+        return lpips(
+            network,
+            np.stack(read_all([pictures.results[i] for i in indices])),
+            np.stack([read_image(truths[i], pictures.size) for i in indices]),
+        )
+
+    keys = [digest(key, truth) for key, truth in zip(pictures.keys, truths, strict=True)]
+    values = measured(pictures.cache / f"lpips-{short(paths[1])}.rows", keys, np.dtype(np.float32), measure, BATCH, "LPIPS")[:]
+    return Metric(float(values.mean()), "AlexNet, with the true photos", pictures=values, lower_is_better=True)
+
+
+METRICS = {
+    "mask accuracy": mask_accuracy,
+    "mean IoU": mean_iou,
+    "aesthetic": clip_aesthetic,
+    "style": style,
+    "FID": fid,
+    "KID": kid,
+    "CLIP-I": clip_similarity,
+    "PSNR": lambda pictures: reconstruction(pictures, "PSNR"),
+    "SSIM": lambda pictures: reconstruction(pictures, "SSIM"),
+    "LPIPS": perceptual,
+}
+OF_TRUTHS = ("PSNR", "SSIM", "LPIPS")  # shown only where there are true photos
+
+
+# ---------------------------------------------------------------------------------------------------------------- score
+
+
+def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, Metric]:
+    """Measures everything, prints the table, and writes score.json and report.html into `output`. Returns the metrics and the total."""
+    metrics = {}
+    for name, function in METRICS.items():
+        if name in OF_TRUTHS and pictures.truths is None:
+            continue
+        try:
+            metrics[name] = function(pictures)
+        except MissingWeights as missing:
+            metrics[name] = Metric(needs=str(missing))
+    metrics["total"] = total_of(metrics)
+    print_table(metrics, pictures.weights)
+    one_by_one = {name: metric.pictures for name, metric in metrics.items() if metric.pictures is not None}
+    rows = [
+        {"name": name, "value": m.value, "note": m.note, "comparable": m.comparable, "details": m.details}
+        | ({"needs": m.needs} if m.needs else {})
+        for name, m in metrics.items()
+    ]
+    numbers = [dict(zip(one_by_one, map(float, values), strict=True)) for values in zip(*one_by_one.values(), strict=True)]
+    write_json(
+        output / "score.json", {**facts, "table": rows, "pictures": {p.stem: n for p, n in zip(pictures.pairs, numbers, strict=True)}}
+    )
+    write_report(
+        output / "report.html",
+        {
+            "title": f"Score of {pictures.folder.name}",
+            "facts": facts,
+            "table": rows,
+            "published": PUBLISHED,
+            "classes": by_class(confusion_of_all(pictures)) if pictures.judge else {},
+            "histograms": one_by_one,
+            "lower_is_better": [name for name, metric in metrics.items() if metric.lower_is_better],
+            "gallery": gallery(pictures, numbers),
+        },
+    )
+    return metrics
+
+
+def total_of(metrics: dict[str, Metric]) -> Metric:
+    """The total, or as much of it as can be told."""
+    accuracy = metrics["mask accuracy"].value
+    terms = {name: metrics[name].value for name in TERMS if metrics[name].value is not None}
+    absent = [name for name in TERMS if name not in terms]
+    if accuracy is None or not terms:
+        return Metric(needs="mask accuracy, and one of " + ", ".join(TERMS))
+    note = "as the third contest's board A: mask accuracy · (0.2 aesthetic + 0.3 (0.5 style + 0.5) + 0.5 (100 − FID) / 100)"
+    if absent:
+        note = f"PARTIAL: without {' and '.join(absent)}, of at most {sum(TERMS[name][0] for name in terms):.1f} instead of 1. {note}"
+    return Metric(total_score(accuracy, **terms), note)
+
+
+def print_table(metrics: dict[str, Metric], weights: Path) -> None:
+    """Ours, with what each number is; then the published results."""
+    for name, metric in metrics.items():
+        value = f"n/a (needs {metric.needs})" if metric.value is None else f"{metric.value:8.4f}   {metric.note}"
+        print(f"{name:>14}  {value}")
+    if any(metric.value is None for metric in metrics.values()):
+        print(f'What is missing is looked for in {weights} (README, "The score").')
+    print("\nPublished (comparable: the style; the rest with the organisers' networks and photos only)")
+    print(" ".join(f"{name:>13}" for name in COLUMNS))
+    for row in PUBLISHED:
+        print(" ".join(f"{row[name]:13.4f}" if name in row else f"{'–':>13}" for name in COLUMNS), "", row["entry"])
+
+
+def gallery(pictures: Pictures, numbers: list[dict[str, float]]) -> Iterator[dict]:
+    """The pictures of the report, one by one."""
+    for i, (pair, values) in enumerate(zip(pictures.pairs, numbers, strict=True)):
+        yield {
+            "stem": pair.stem,
+            "mask": read_mask(pair.mask, SMALL),
+            "reference": read_image(pair.reference, SMALL),
+            "result": read_image(pictures.results[i], SMALL),
+            "segmentation": pictures.seen[i]["labels"] if pictures.judge else None,
+            "scores": values,
+        }

@@ -1,0 +1,61 @@
+"""The published networks that scores are measured with: one name and one source for each. None is in this repository.
+
+They are looked for in one folder, `checkpoints/weights` unless `--weights` names another.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from utils.errors import UserError
+
+HUGGING_FACE = "https://huggingface.co/openai/"
+LAION = "https://github.com/LAION-AI/aesthetic-predictor"
+LPIPS_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
+INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
+ALEXNET, ALEXNET_LPIPS = "alexnet-owt-7be5be79.pth", "alex.pth"
+SOURCES = {
+    INCEPTION: "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
+    "clip-vit-large-patch14": HUGGING_FACE,  # a folder: config.json, model.safetensors, tokenizer.json
+    "clip-vit-base-patch32": HUGGING_FACE,
+    "sac+logos+ava1-l14-linearMSE.pth": "https://github.com/christophschuhmann/improved-aesthetic-predictor",
+    "sa_0_4_vit_l_14_linear.pth": LAION,
+    "sa_0_4_vit_b_32_linear.pth": LAION,
+    ALEXNET: "https://download.pytorch.org/models/",
+    ALEXNET_LPIPS: LPIPS_LAYERS,
+}
+
+
+class MissingWeights(Exception):
+    """A network that is not there. The message says which file it is and where to get it."""
+
+
+def find_weights(folder: Path, *names: str) -> list[Path]:
+    """The files or folders of these names. Raises MissingWeights naming all that are not there.
+
+    A name that ends in a checksum, as PyTorch's do, promises how the file's SHA-256 begins: raises UserError where it does not.
+    """
+    paths = [folder / name for name in names]
+    absent = [path.name for path in paths if not path.exists()]
+    if absent:
+        sources = {name: SOURCES[name] + name if SOURCES[name].endswith("/") else SOURCES[name] for name in absent}
+        raise MissingWeights(", ".join(f"{name}: {source}" for name, source in sources.items()))
+    for path in paths:
+        promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+        if promised and not file_digest(path).startswith(promised[1]):
+            raise UserError(f"{path} is not what its name promises (its SHA-256 does not begin with {promised[1]}): download it again")
+    return paths
+
+
+def find_any(folder: Path, choices: list[list[str]]) -> list[Path]:
+    """The first of several choices of names that is complete. Raises MissingWeights naming those of the first choice."""
+    for names in choices:
+        if all((folder / name).exists() for name in names):
+            return find_weights(folder, *names)
+    return find_weights(folder, *choices[0])
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""What the choices of painting do to the score: paints the test pairs under each of them, scores the pictures, prints a table.
+
+    python tests/benchmarks/settings.py --checkpoint checkpoints/main --judge checkpoints/judge --input_path <test set> --img_path <photos>
+                                        --truth_path <photos of the test set> --train_path <training set>
+
+First come the ceiling, the true photos, and the floor, masks painted in the mean colour that each class has in the training photos.
+Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command.
+
+`judge FD` is the Fréchet distance to the training photos by features of the judge: its last stage, mean over places. It stands in for FID
+where Inception's weights are not at hand, and its numbers are comparable within one table only. In brackets behind each style is the
+corrected form.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
+
+# isort: split
+import jittor as jt
+import numpy as np
+from tqdm import tqdm
+
+from datasets.landscape import NUM_CLASSES, check_training_pairs, find_test_pairs, read_image, read_mask
+from models.metrics.fid import frechet_distance, moments
+from models.metrics.mask_accuracy import Judge, load_judge
+from models.segformer import normalize
+from utils.image import write_jpeg
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (512, 384)
+SETTINGS = {
+    "DPM-Solver++ 2M, 10 steps": (),
+    "no guidance": ("--guidance", 1, "--ref_guidance", 1),
+    "mask 1, reference 1.5": ("--guidance", 1),
+    "mask 1.5, reference 1": ("--ref_guidance", 1),
+    "mask 2, reference 1.5": ("--guidance", 2),
+    "mask 3, reference 1.5": ("--guidance", 3),
+    "mask 1.5, reference 2": ("--ref_guidance", 2),
+    "reference start 0.9": ("--ref_start", 0.9),
+    "reference start 0.7": ("--ref_start", 0.7),
+    "colours matched, lab": ("--color_match", "lab"),
+    "colours matched, histogram": ("--color_match", "histogram"),
+    "6 steps": ("--steps", 6),
+    "25 steps": ("--steps", 25),
+    "DDIM, 10 steps": ("--sampler", "ddim"),
+    "DDIM, 25 steps": ("--sampler", "ddim", "--steps", 25),
+}
+
+
+def class_colors(pairs: list) -> np.ndarray:
+    """Mean colour of each class over photos, uint8 [29, 3]; grey for a class that none of them has."""
+    sums, counts = np.zeros((NUM_CLASSES, 3)), np.zeros(NUM_CLASSES)
+    for pair in tqdm(pairs, desc="colours of classes", unit="photo"):
+        photo, mask = read_image(pair.image, (128, 96)), read_mask(pair.mask, (128, 96)).ravel()
+        counts += np.bincount(mask, minlength=NUM_CLASSES)
+        for channel in range(3):
+            sums[:, channel] += np.bincount(mask, photo[..., channel].ravel(), minlength=NUM_CLASSES)
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 128).astype(np.uint8)
+
+
+def features(judge: Judge, paths: list[Path], title: str):
+    """The judge's last stage, mean over places, in blocks [n, C]."""
+    for first in tqdm(range(0, len(paths), 16), desc=title, unit="batch"):
+        photos = np.stack([read_image(path, judge.size) for path in paths[first : first + 16]])
+        with jt.no_grad():
+            tokens, _ = judge.network.segformer(jt.array(normalize(photos)))[-1]
+            yield tokens.mean(dim=1).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("checkpoint", "judge", "input_path", "img_path", "truth_path", "train_path"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--output_path", type=Path, default=ROOT / "results" / "settings")
+    args = parser.parse_args()
+
+    pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
+    judge = load_judge(args.judge)
+    photos = moments(features(judge, [pair.image for pair in train], "training photos"))
+    colors = class_colors(train)
+    ceiling, floor = args.output_path / "true photos", args.output_path / "mean colour of each class"
+    ceiling.mkdir(parents=True, exist_ok=True)
+    for pair in pairs:
+        shutil.copy(args.truth_path / f"{pair.stem}.jpg", ceiling)
+        write_jpeg(floor / f"{pair.stem}.jpg", colors[read_mask(pair.mask, SIZE)])
+
+    rows = []
+    for name, words in {ceiling.name: (), floor.name: (), **SETTINGS}.items():
+        folder, start = args.output_path / name, time.time()
+        already = folder.is_dir()
+        command = [
+            sys.executable,
+            ROOT / "MainTest.py",
+            "--input_path",
+            args.input_path,
+            "--img_path",
+            args.img_path,
+            "--judge",
+            args.judge,
+        ]
+        command += ["--output_path", folder, "--score", "--checkpoint", args.checkpoint, "--steps", 10, *words]
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
+        ours = moments(features(judge, sorted(folder.glob("*.jpg")), name))
+        distance = frechet_distance(ours.mean, ours.covariance, photos.mean, photos.covariance)
+        style, minutes = table["style"]["details"], (time.time() - start) / 60
+        rows.append(
+            [
+                name,
+                f"{table['mask accuracy']['value']:.3f}",
+                f"{style['faithful']:.3f} ({style['corrected']:.3f})",
+                f"{table['total']['value']:.4f}",
+                f"{distance:.1f}",
+                "–" if already else f"{minutes:.1f}",
+            ]
+        )
+        print("| " + " | ".join(rows[-1]) + " |", flush=True)
+    print("\n| setting | mask accuracy | style (corrected) | partial total | judge FD | minutes |\n|---|---|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from datasets.landscape import NUM_CLASSES
+from models.metrics.mask_accuracy import by_class, confusion, load_judge
+from models.pretrained import save_network
+from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation
+from tests.small import CONFIG
+from utils.checkpoint import module_arrays
+from utils.errors import UserError
+
+
+def test_confusion_counts_every_pixel_by_both_classes():
+    random = np.random.default_rng(0)
+    mask, seen = random.integers(0, NUM_CLASSES, (2, 40, 50), np.uint8)  # labels over 8 overflow uint8 where they are multiplied by 29
+    matrix = confusion(mask, seen)
+    expected = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
+    for a, b in zip(mask.ravel(), seen.ravel(), strict=True):
+        expected[a, b] += 1
+    assert np.array_equal(matrix, expected)
+
+
+def test_accuracy_and_iou_of_a_known_case():
+    mask = np.repeat(np.array([[0, 0, 28]], np.uint8), 4, axis=0)
+    seen = mask.copy()
+    seen[:2, 0] = 28  # 2 of the 8 pixels of class 0 are taken for 28
+    rates = by_class(confusion(mask, seen))
+    assert np.allclose(rates["share"][[0, 1, 28]], [8 / 12, 0, 4 / 12])
+    assert np.allclose(rates["accuracy"][[0, 28]], [6 / 8, 1]) and np.isnan(rates["accuracy"][1])
+    assert np.allclose(rates["IoU"][[0, 28]], [6 / 8, 4 / 6]) and np.isnan(rates["IoU"][1])
+
+
+def test_a_judge_comes_back_from_its_run(tmp_path):
+    with pytest.raises(UserError, match="segformer"):
+        load_judge(tmp_path)
+    network = SegformerForSemanticSegmentation(SEGFORMERS["b0"])
+    save_network(network, module_arrays(network), tmp_path / "best" / "segformer")
+    (tmp_path / "best" / "best.json").write_text(json.dumps({"segformer": {"step": 1, "val_loss": 1.0, "val_pixel_accuracy": 0.75}}))
+    (tmp_path / "run.json").write_text(json.dumps({"preset": "tiny", "seed": 0, "config": asdict(CONFIG)}))
+    judge = load_judge(tmp_path)
+    assert judge.size == (96, 64) and judge.held_out_accuracy == 0.75
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    labels = judge.labels(pictures, (120, 90))
+    assert labels.shape == (2, 90, 120) and labels.dtype == np.uint8 and labels.max() < NUM_CLASSES
+    assert np.array_equal(judge.labels(pictures[1:], (120, 90))[0], labels[1])

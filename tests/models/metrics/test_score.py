@@ -1,0 +1,135 @@
+"""The score of pictures of which the answer is known."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from datasets.landscape import find_test_pairs
+from datasets.synthetic import draw
+from models.metrics import score as scoring
+from models.metrics.mask_accuracy import Judge
+from models.metrics.score import PUBLISHED, Pictures, score, total_score
+from utils.image import PALETTE, colorize_mask, write_jpeg, write_png
+
+SIZE = (96, 64)
+COUNT = 12
+
+
+@pytest.mark.parametrize("row", [row for row in PUBLISHED if "style" in row], ids=lambda row: row["entry"])
+def test_the_formula_gives_the_published_totals(row):
+    total = total_score(row["mask accuracy"], aesthetic=row["aesthetic"], style=row["style"], FID=row["FID"])
+    assert abs(total - row["total"]) < 6e-4  # as far as the published digits tell
+
+
+def test_an_fid_over_100_is_worth_nothing_and_terms_that_are_missing_too():
+    assert total_score(0.5, FID=300) == total_score(0.5, FID=100) == 0
+    assert total_score(0.5, style=1) == pytest.approx(0.5 * 0.3)
+
+
+class PaletteJudge(Judge):
+    """Sees in each pixel the class whose colour in the palette is nearest."""
+
+    def labels(self, pictures, size):
+        assert size == SIZE
+        distances = ((np.stack(pictures)[:, :, :, None].astype(int) - PALETTE.astype(int)) ** 2).sum(axis=-1)
+        return distances.argmin(axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Masks and photos; Inception is replaced by means of colour over 4x4 cells, which tell these pictures apart as well."""
+    for i in range(COUNT):
+        image, mask, _ = draw(i, i, SIZE)
+        write_png(tmp_path / "labels" / f"{i}.png", mask)
+        write_jpeg(tmp_path / "imgs" / f"photo{i}.jpg", image, quality=100)
+    listing = {f"{i}.png": f"photo{i}.jpg" for i in range(COUNT)}
+    (tmp_path / "label_to_img.json").write_text(json.dumps(listing))
+    (tmp_path / "judge").write_bytes(b"weights")
+
+    def features(network, pictures):
+        cells = np.stack(pictures).reshape(len(pictures), 4, SIZE[1] // 4, 4, SIZE[0] // 4, 3).mean(axis=(2, 4))
+        return cells.reshape(len(pictures), -1) / 255
+
+    monkeypatch.setattr(scoring, "FEATURES", 48)
+    monkeypatch.setattr(scoring, "load_inception", lambda path: None)
+    monkeypatch.setattr(scoring, "inception_features", features)
+    real = scoring.find_weights
+    monkeypatch.setattr(
+        scoring, "find_weights", lambda folder, *names: [tmp_path / "judge"] if "inception" in names[0] else real(folder, *names)
+    )
+    return tmp_path
+
+
+def scored(data, name, paint, **changed):
+    """The metrics of a folder of pictures, paint(i, mask, photo) each."""
+    pairs = find_test_pairs(data / "labels", data / "imgs")
+    for pair in pairs:
+        i = int(pair.stem)
+        photo, mask, _ = draw(i, i, SIZE)
+        write_jpeg(data / name / f"{pair.stem}.jpg", paint(i, mask, photo), quality=100)
+    photos = [pair.reference for pair in pairs]
+    judge = PaletteJudge(network=None, size=SIZE, weights=data / "judge", held_out_accuracy=0.9)
+    pictures = Pictures(
+        **{
+            "pairs": pairs, "folder": data / name, "photos": photos, "truths": None, "judge": judge, "weights": data / "weights",
+            "style_metric": "faithful", "cache": data / f"{name}-score" / "cache", "size": SIZE, **changed,
+        }
+    )  # fmt: skip
+    return score(pictures, {"pictures": name}, data / f"{name}-score")
+
+
+def test_the_photos_themselves_have_the_best_style_and_fid(data, capsys):
+    found = scored(data, "photos", lambda i, mask, photo: photo, truths=None)
+    assert found["style"].value > 0.999 and abs(found["FID"].value) < 1e-3 and found["KID"].value < 1e-3
+    noise = np.random.default_rng(0)
+    noisy = scored(data, "noise", lambda i, mask, photo: noise.integers(0, 256, photo.shape, np.uint8))
+    assert noisy["FID"].value > 100 * max(found["FID"].value, 1e-3) and noisy["style"].value < 0.3
+    assert noisy["mask accuracy"].value < 0.2
+    output = capsys.readouterr().out
+    assert "n/a (needs clip-vit-large-patch14: https://" in output and "biased upwards" in output and "PARTIAL: without aesthetic" in output
+
+
+def test_references_that_are_swapped_cost_style_and_masks_that_are_shuffled_cost_accuracy(data):
+    painted = scored(data, "masks", lambda i, mask, photo: colorize_mask(mask))
+    assert painted["mask accuracy"].value > 0.97 and painted["mean IoU"].value > 0.8
+    other = scored(data, "others", lambda i, mask, photo: colorize_mask(draw((i + 1) % COUNT, 0, SIZE)[1]))
+    assert other["mask accuracy"].value < painted["mask accuracy"].value - 0.2
+    right = scored(data, "photos", lambda i, mask, photo: photo)
+    swapped = scored(data, "swapped", lambda i, mask, photo: draw((i + 1) % COUNT, (i + 1) % COUNT, SIZE)[0])
+    assert swapped["style"].value < right["style"].value - 0.3
+    assert abs(swapped["FID"].value - right["FID"].value) < 1e-3  # the set is the same
+
+
+def test_a_second_scoring_measures_nothing_and_the_files_say_the_same(data, monkeypatch):
+    first = scored(data, "photos", lambda i, mask, photo: photo)
+    monkeypatch.setattr(scoring, "inception_features", None)
+    monkeypatch.setattr(PaletteJudge, "labels", None)
+    again = scored(data, "photos", lambda i, mask, photo: photo)
+    assert {name: metric.value for name, metric in again.items()} == {name: metric.value for name, metric in first.items()}
+    written = json.loads((data / "photos-score" / "score.json").read_text())
+    values = {row["name"]: row["value"] for row in written["table"]}
+    assert values["style"] == first["style"].value and values["aesthetic"] is None
+    assert list(written["pictures"]) == sorted(map(str, range(COUNT)))
+    assert written["pictures"]["3"]["style"] == pytest.approx(float(first["style"].pictures[5]))  # of 0, 1, 10, 11, 2, 3
+    assert "photos" in (data / "photos-score" / "report.html").read_text()
+
+
+def test_true_photos_and_the_other_form_of_style(data):
+    shutil.copytree(data / "imgs", data / "truths")
+    for i in range(COUNT):
+        (data / "truths" / f"photo{i}.jpg").rename(data / "truths" / f"{i}.jpg")
+    found = scored(data, "photos", lambda i, mask, photo: 255 - photo, truths=data / "truths", style_metric="corrected", judge=None)
+    assert found["PSNR"].value < 12 and found["SSIM"].value < 0.5
+    assert found["mask accuracy"].value is None and found["total"].value is None and "judge" in found["mask accuracy"].needs
+    assert not found["style"].comparable and "alexnet-owt-7be5be79.pth: https://" in found["LPIPS"].needs
+
+
+def test_one_picture_has_no_distance_of_sets(data):
+    (data / "label_to_img.json").write_text('{"3.png": "photo3.jpg"}')
+    for path in (data / "labels").iterdir():
+        if path.stem != "3":
+            path.unlink()
+    found = scored(data, "photos", lambda i, mask, photo: photo)
+    assert found["FID"].value is None and "2 pictures" in found["FID"].needs and found["style"].value > 0.999
