@@ -32,6 +32,7 @@ from datasets.synthetic import write_dataset
 from models.layers import autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
 from models.pretrained import load_run, save_network
+from models.recompute import recomputation
 from models.stages import MAIN_STAGES, STAGES, following
 from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json
 from utils.errors import UserError, or_exit
@@ -67,6 +68,9 @@ def parse_arguments() -> argparse.Namespace:
     for stage in STAGES:
         run.add_argument(f"--init_{stage}", type=Path, help=f"start stage {stage} from published weights (folder or file)")
     run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
+    run.add_argument(
+        "--recompute", action="store_true", help="compute blocks twice instead of keeping what they computed: less memory, longer steps"
+    )
     run.add_argument("--accumulate", type=int, default=1, help="micro-batches of batch_size a step (default: %(default)s)")
     short = parser.add_argument_group("short for all stages")
     short.add_argument("--steps", type=int, help="--vae_steps, --unet_steps ...")
@@ -230,7 +234,7 @@ def train_step(stage, batch: dict[str, np.ndarray], step: int, args: argparse.Na
     def losses():
         size = stage.batch_size
         for i in range(args.accumulate):
-            with autocast("bfloat16" if args.amp == "bfloat16" else "float32"):
+            with autocast("bfloat16" if args.amp == "bfloat16" else "float32"), recomputation(args.recompute):
                 scalars.append(stage.losses({name: array[i * size : (i + 1) * size] for name, array in batch.items()}))
             yield scalars[-1]["loss"]
 

@@ -8,6 +8,7 @@ from jittor import nn
 
 from models.attention import SpatialAttention
 from models.layers import Conv2d, GroupNorm
+from models.recompute import block
 from models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 EPS = 1e-6  # of every group norm in the autoencoder
@@ -49,7 +50,7 @@ class Level(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         for resnet in self.resnets:
-            x = resnet(x)
+            x = block(resnet, x)
         return x
 
 
@@ -62,7 +63,9 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialAttention(channels, groups, EPS)])
 
     def execute(self, x: jt.Var) -> jt.Var:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        for layer in (self.resnets[0], self.attentions[0], self.resnets[1]):
+            x = block(layer, x)
+        return x
 
 
 class Encoder(nn.Module):

@@ -26,6 +26,11 @@ def autocast(dtype: str):
         _compute_dtype = outside
 
 
+def compute_dtype() -> str:
+    """What `autocast` is set to."""
+    return _compute_dtype
+
+
 def _cast(x: jt.Var) -> jt.Var:
     return x if str(x.dtype) == _compute_dtype else x.cast(_compute_dtype)
 

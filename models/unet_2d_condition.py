@@ -9,6 +9,7 @@ from jittor import nn
 from models.attention import Transformer2DModel
 from models.embeddings import TimestepEmbedding, timestep_embedding
 from models.layers import Conv2d, GroupNorm
+from models.recompute import block
 from models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 
@@ -55,8 +56,8 @@ class Level(nn.Module):
         self._attends = bool(heads)
 
     def layer(self, i: int, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
-        x = self.resnets[i](x, temb)
-        return self.attentions[i](x, context) if self._attends else x
+        x = block(self.resnets[i], x, temb)
+        return block(self.attentions[i], x, context) if self._attends else x
 
 
 class MidBlock(nn.Module):
@@ -69,8 +70,8 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([transformer(config, channels, config.heads[-1])])
 
     def execute(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
-        x = self.attentions[0](self.resnets[0](x, temb), context)
-        return self.resnets[1](x, temb)
+        x = block(self.attentions[0], block(self.resnets[0], x, temb), context)
+        return block(self.resnets[1], x, temb)
 
 
 def transformer(config: UNet2DConditionConfig, channels: int, heads: int) -> Transformer2DModel:

@@ -83,10 +83,10 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     with reporting_damage(path):
         if head.startswith(b"PK\x03\x04"):
             arrays = read_torch_zip(path)
+        elif head.endswith(b"{"):  # asked first: the length before it may begin with any byte
+            arrays, _ = read_safetensors(path)
         elif head.startswith(b"\x80"):
             arrays = read_torch_legacy(path)
-        elif head.endswith(b"{"):
-            arrays, _ = read_safetensors(path)
         else:
             raise UserError(
                 f"{path} is neither a safetensors nor a PyTorch file; if it was downloaded, it may be an error page or a Git LFS pointer"

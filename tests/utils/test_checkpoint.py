@@ -367,3 +367,14 @@ def test_every_key_that_does_not_fit_is_named_and_nothing_is_loaded(module):
         "  of another shape (1): weight [3, 5] instead of [3, 4]"
     )
     assert_same(module_arrays(module), before)
+
+
+def test_safetensors_whose_first_byte_is_that_of_a_pickle(tmp_path):
+    """The file begins with the length of its header, of which the lowest byte is 0x80 now and then."""
+    first_bytes = set()
+    for length in range(1, 129, 4):
+        path, name = tmp_path / "weights.safetensors", "w" * length
+        write_safetensors(path, {name: np.arange(3, dtype=np.float32)})
+        assert np.array_equal(read_weights(path)[name], [0, 1, 2])
+        first_bytes.add(path.read_bytes()[0])
+    assert 0x80 in first_bytes

@@ -30,8 +30,9 @@ def test_a_picture_is_infinitely_close_to_itself():
 def test_what_cannot_be_compared_is_refused(metric):
     with pytest.raises(ValueError, match="one size"):
         metric(PICTURES[0], OTHERS[0, 1:])
-    with pytest.raises(ValueError, match="uint8"):
-        metric(PICTURES[0] / 255, OTHERS[0] / 255)
+    for a, b in ((PICTURES[0] / 255, OTHERS[0]), (PICTURES[0], OTHERS[0] / 255)):
+        with pytest.raises(ValueError, match="uint8"):
+            metric(a, b)
 
 
 def test_ssim_needs_a_window():

@@ -1,0 +1,68 @@
+"""Gradient checkpointing (Chen et al. 2016): what a block computes on the way is not kept for the gradient, but computed again in it.
+
+Within `recomputation` a network's blocks cost the memory of their inputs, and the time of a second forward pass.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jittor as jt
+
+from models.layers import autocast, compute_dtype
+
+_recompute = False
+
+
+@contextmanager
+def recomputation(wanted: bool) -> Iterator[None]:
+    """Inside, `block` recomputes if `wanted`."""
+    global _recompute
+    outside, _recompute = _recompute, wanted
+    try:
+        yield
+    finally:
+        _recompute = outside
+
+
+def block(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
+    """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept."""
+    if not _recompute:
+        return module(*inputs)
+    present = [i for i, x in enumerate(inputs) if x is not None]
+
+    def compute(*given: jt.Var) -> jt.Var:
+        arguments = list(inputs)
+        for i, x in zip(present, given, strict=True):
+            arguments[i] = x
+        return module(*arguments)
+
+    parameters = [parameter for parameter in module.parameters() if not parameter.is_stop_grad()]
+    # Jittor asks for no gradient of a function none of whose inputs has one
+    given = [x.clone().start_grad() if x.is_stop_grad() else x for x in (inputs[i] for i in present)]
+    return Recomputed(compute, parameters)(*given, *parameters)
+
+
+class Recomputed(jt.Function):
+    """compute(*inputs), called with its parameters behind the inputs: its gradient by all of them computes it again."""
+
+    def __init__(self, compute, parameters: list[jt.Var]):
+        self._compute, self._weights = compute, parameters  # what a Function is called with are copies
+        self._dtype = compute_dtype()  # the gradient is taken outside of `autocast`
+
+    def execute(self, *variables: jt.Var) -> jt.Var:
+        self._given = [x.detach() for x in variables[: len(variables) - len(self._weights)]]
+        with jt.no_grad():
+            return self._compute(*self._given).start_grad()
+
+    def grad(self, dy: jt.Var) -> tuple[jt.Var, ...]:
+        with jt.no_grad():  # cut off from the graph around: nothing is differentiated twice
+            dy = dy * 1
+            # Adding nothing of dy makes the recomputation wait for dy. Where dy is not finite, neither is the gradient, with it or without.
+            nothing = dy.reshape(-1)[0].float32() * 0
+            inputs = [x + nothing.cast(x.dtype) for x in self._given]
+        for x in inputs:
+            x.start_grad()
+        with autocast(self._dtype):
+            y = self._compute(*inputs)
+        gradients = jt.grad((y.float32() * dy.float32()).sum(), [*inputs, *self._weights], retain_graph=False)
+        return tuple(gradient.stop_grad() for gradient in gradients)

@@ -1,0 +1,67 @@
+"""Recomputation changes what is kept, not what is learnt."""
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.layers import Linear
+from models.recompute import block, recomputation
+from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, unet_inputs, vae_inputs, weights
+from utils.checkpoint import load_strict
+
+
+def with_weights(network):
+    load_strict(network, weights({name: weight.shape for name, weight in network.state_dict().items()}), "networks.py")
+    return network
+
+
+def unet():
+    inputs = {name: jt.array(array) for name, array in unet_inputs("ours").items()}
+    network = with_weights(UNet2DConditionModel(UNet2DConditionConfig(**UNETS["ours"])))
+    return network, [inputs["encoder_hidden_states"]], lambda: network(timestep=TIMESTEPS, **inputs)
+
+
+def autoencoder():
+    z = jt.array(vae_inputs()["z"])
+    network = with_weights(AutoencoderKL(AutoencoderKLConfig(**VAE)))
+    return network, [z], lambda: network.reconstruct(z)
+
+
+@pytest.mark.parametrize("case", [unet, autoencoder])
+def test_outputs_and_gradients_are_the_same(case):
+    network, inputs, forward = case()
+    wanted = [*inputs, *(parameter for name, parameter in network.named_parameters() if not name.startswith(("encoder.", "quant_conv.")))]
+
+    def measured(recomputed):
+        with recomputation(recomputed):
+            y = forward()
+        return [var.numpy() for var in (y, *jt.grad((y * jt.array(normal("dy", *y.shape))).sum(), wanted))]
+
+    plain, recomputed = measured(False), measured(True)
+    norm = np.sqrt(sum(np.square(gradient, dtype=np.float64).sum() for gradient in plain[1:]))
+    for a, b in zip(plain, recomputed, strict=True):
+        assert np.abs(a - b).max() <= 1e-6 * max(np.abs(a).max(), 1e-3 * norm)
+    assert norm > 0
+
+
+def test_a_block_is_computed_once_forward_and_once_more_for_the_gradient(monkeypatch):
+    layer, calls = Linear(3, 3), []
+    execute = Linear.execute
+    monkeypatch.setattr(Linear, "execute", lambda self, x: calls.append(1) or execute(self, x))
+    for wanted, expected in ((False, 1), (True, 2)):
+        calls.clear()
+        with recomputation(wanted):
+            y = block(layer, jt.ones((2, 3)))
+        jt.grad(y.sum(), [layer.weight])
+        assert len(calls) == expected
+
+
+def test_what_is_frozen_gets_no_gradient_and_hinders_none():
+    layer = Linear(3, 3)
+    layer.bias.stop_grad()
+    with recomputation(True):
+        y = block(layer, jt.ones((2, 3)).stop_grad())
+    assert np.allclose(jt.grad(y.sum(), [layer.weight])[0].numpy(), 2)
+    assert layer.bias.is_stop_grad()
