@@ -191,7 +191,7 @@ def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespa
     facts = {
         "pictures": f"{len(pairs)} of {folder}",
         "references": str(args.img_path),
-        "judge": str(judge.weights) if judge else "none",
+        "judge": str(judge.weights.parent) if judge else "none",
         "style": args.style_metric,
     }
     score(pictures, facts, output)

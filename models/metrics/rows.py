@@ -36,6 +36,10 @@ class Rows:
     def __getitem__(self, index) -> np.ndarray:
         return self.records["row"][self.order[index]]
 
+    def column(self, name: str) -> np.ndarray:
+        """One field of all the rows, without reading the others."""
+        return self.records["row"][name][self.order]
+
     def blocks(self, size: int = 256) -> Iterator[np.ndarray]:
         """All of them, `size` at a time."""
         for first in range(0, len(self), size):

@@ -172,7 +172,7 @@ def short(path: Path) -> str:
 def mask_accuracy(pictures: Pictures) -> Metric:
     if pictures.judge is None:
         return Metric(needs="a judge, trained with MainTrain.py --stage segformer")
-    matrices = pictures.seen[:]["confusion"].astype(np.float64)
+    matrices = pictures.seen.column("confusion").astype(np.float64)
     accuracies = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
     held_out = (
         f"our judge, right on {pictures.judge.held_out_accuracy:.1%} of the pixels of real photos held out; the organisers' is unpublished"
@@ -189,7 +189,7 @@ def mean_iou(pictures: Pictures) -> Metric:
 
 
 def confusion_of_all(pictures: Pictures) -> np.ndarray:
-    return pictures.seen[:]["confusion"].sum(axis=0, dtype=np.int64)
+    return pictures.seen.column("confusion").sum(axis=0, dtype=np.int64)
 
 
 def clip_aesthetic(pictures: Pictures) -> Metric:
@@ -339,9 +339,9 @@ def total_of(metrics: dict[str, Metric]) -> Metric:
     absent = [name for name in TERMS if name not in terms]
     if accuracy is None or not terms:
         return Metric(needs="mask accuracy, and one of " + ", ".join(TERMS))
-    note = "as the third contest's board A: mask accuracy · (0.2 aesthetic + 0.3 (0.5 style + 0.5) + 0.5 (100 − FID) / 100)"
+    note = "mask accuracy · (0.2 aesthetic + 0.3 (0.5 style + 0.5) + 0.5 (100 − min(FID, 100)) / 100), the third contest's board A"
     if absent:
-        note = f"PARTIAL: without {' and '.join(absent)}, of at most {sum(TERMS[name][0] for name in terms):.1f} instead of 1. {note}"
+        note = f"PARTIAL, without {' and '.join(absent)}, so {sum(TERMS[name][0] for name in terms):.1f} at most: {note}"
     return Metric(total_score(accuracy, **terms), note)
 
 

@@ -39,6 +39,7 @@ def test_rows_come_in_the_order_of_their_keys_and_are_measured_once(tmp_path):
     assert list(rows[:]["square"]) == [49, 64, 25] and asked == [8]
     assert [list(block["square"]) for block in rows.blocks(2)] == [[49, 64], [25]]
     assert list(rows[np.array([2, 0])]["square"]) == [25, 49] and len(rows) == 3
+    assert list(rows.column("square")) == [49, 64, 25]
 
 
 def test_a_killed_measurement_goes_on_from_what_it_has(tmp_path):

@@ -88,7 +88,7 @@ def test_the_photos_themselves_have_the_best_style_and_fid(data, capsys):
     assert noisy["FID"].value > 100 * max(found["FID"].value, 1e-3) and noisy["style"].value < 0.3
     assert noisy["mask accuracy"].value < 0.2
     output = capsys.readouterr().out
-    assert "n/a (needs clip-vit-large-patch14: https://" in output and "biased upwards" in output and "PARTIAL: without aesthetic" in output
+    assert "n/a (needs clip-vit-large-patch14: https://" in output and "biased upwards" in output and "PARTIAL, without aesthetic" in output
 
 
 def test_references_that_are_swapped_cost_style_and_masks_that_are_shuffled_cost_accuracy(data):
