@@ -5,6 +5,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
 - keeps CUDA to machines on which a device answers,
+- keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
 
 It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from utils.errors import UserError, or_exit
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
 
 
@@ -130,8 +132,27 @@ def prepare() -> str:
     return choose_device()
 
 
+def set_compilers_apart() -> None:
+    """Has the processes in which Jittor compiles live in sessions of their own, and die with this one.
+
+    They share a lock, and one that dies by a signal can hold it: then this process would wait for it for ever when it ends. So a Ctrl-C in
+    the terminal must not reach them.
+    """
+    import jittor_utils
+
+    initialize, prctl = jittor_utils.pool_initializer, ctypes.CDLL(None).prctl
+
+    def initialize_apart() -> None:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        initialize()
+
+    jittor_utils.pool_initializer = initialize_apart
+
+
 def import_jittor():
     """Imports Jittor, which rebuilds a helper, asks to be run again and exits where compiler or flags have changed: this runs it again."""
+    set_compilers_apart()
     try:
         import jittor
     except SystemExit:
@@ -145,5 +166,5 @@ def import_jittor():
 DEVICE = or_exit(prepare)
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
-# Jittor ends the process when a child dies by a signal; but a Ctrl-C that also reaches its compilers must let us save.
+# Jittor ends the process when a child dies by a signal: what befalls a compiler must let us save.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -36,21 +36,20 @@ from utils.image import write_jpeg
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (512, 384)
 SETTINGS = {
-    "DPM-Solver++ 2M, 10 steps": (),
+    "DPM-Solver++ 2M, 10 steps, mask 1.5, reference 1.5": (),
     "no guidance": ("--guidance", 1, "--ref_guidance", 1),
-    "mask 1, reference 1.5": ("--guidance", 1),
-    "mask 1.5, reference 1": ("--ref_guidance", 1),
-    "mask 2, reference 1.5": ("--guidance", 2),
-    "mask 3, reference 1.5": ("--guidance", 3),
-    "mask 1.5, reference 2": ("--ref_guidance", 2),
-    "reference start 0.9": ("--ref_start", 0.9),
-    "reference start 0.7": ("--ref_start", 0.7),
+    "mask 1": ("--guidance", 1),
+    "mask 2.5": ("--guidance", 2.5),
+    "reference 1": ("--ref_guidance", 1),
+    "reference 2.5": ("--ref_guidance", 2.5),
+    "reference start 0.8": ("--ref_start", 0.8),
     "colours matched, lab": ("--color_match", "lab"),
     "colours matched, histogram": ("--color_match", "histogram"),
-    "6 steps": ("--steps", 6),
-    "25 steps": ("--steps", 25),
+    "mask 4": ("--guidance", 4),
+    "mask 2.5, reference 1": ("--guidance", 2.5, "--ref_guidance", 1),
+    "mask 4, colours matched, lab": ("--guidance", 4, "--color_match", "lab"),
     "DDIM, 10 steps": ("--sampler", "ddim"),
-    "DDIM, 25 steps": ("--sampler", "ddim", "--steps", 25),
+    "25 steps": ("--steps", 25),
 }
 
 
@@ -105,7 +104,8 @@ def main() -> None:
             "--judge",
             args.judge,
         ]
-        command += ["--output_path", folder, "--score", "--checkpoint", args.checkpoint, "--steps", 10, *words]
+        command += ["--output_path", folder, "--score", "--checkpoint", args.checkpoint, "--steps", 10]
+        command += ["--guidance", 1.5, "--ref_guidance", 1.5, "--color_match", "none", *words]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
         ours = moments(features(judge, sorted(folder.glob("*.jpg")), name))
@@ -117,7 +117,7 @@ def main() -> None:
                 f"{table['mask accuracy']['value']:.3f}",
                 f"{style['faithful']:.3f} ({style['corrected']:.3f})",
                 f"{table['total']['value']:.4f}",
-                f"{distance:.1f}",
+                f"{distance:.3f}",
                 "–" if already else f"{minutes:.1f}",
             ]
         )

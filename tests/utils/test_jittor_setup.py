@@ -99,3 +99,20 @@ def test_a_missing_compiler_ends_the_scripts_with_a_sentence(tmp_path):
     result = subprocess.run([sys.executable, ROOT / "MainTest.py"], env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert "g++" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_compilers():
+    """A compiler that died by it would hold the lock they share, and this process would never end."""
+    script = (
+        "import os, signal, time\n"
+        "from utils import jittor_setup\n"
+        "import jittor_utils\n"
+        "jittor_utils.run_cmds([], '', '')  # starts them, with nothing to compile\n"
+        "time.sleep(1)\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "os.killpg(0, signal.SIGINT)\n"
+        "time.sleep(1)\n"
+        "print([worker.is_alive() for worker in jittor_utils.p._pool])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, start_new_session=True)
+    assert result.returncode == 0 and "True" in result.stdout and "False" not in result.stdout, result.stderr
