@@ -52,13 +52,16 @@ def parse_arguments() -> argparse.Namespace:
     painting = parser.add_argument_group("painting")
     painting.add_argument("--sampler", choices=SAMPLERS, default="dpm++2m", help="default: %(default)s")
     painting.add_argument("--steps", type=int, default=25, help="sampling steps (default: %(default)s)")
-    painting.add_argument("--guidance", type=float, default=1.5, help="scale for the mask, 1 for none (default: %(default)s)")
+    painting.add_argument("--guidance", type=float, default=3.0, help="scale for the mask, 1 for none (default: %(default)s)")
     painting.add_argument("--ref_guidance", type=float, default=1.5, help="scale for the reference, 1 for none (default: %(default)s)")
     painting.add_argument(
         "--ref_start", type=float, default=1.0, help="below 1, start from the reference's noised latents (default: %(default)s)"
     )
     painting.add_argument(
-        "--color_match", choices=COLOR_MATCHES, default="none", help="move the result's colours to the reference's (default: %(default)s)"
+        "--color_match",
+        choices=COLOR_MATCHES,
+        default="histogram",
+        help="move the result's colours to the reference's (default: %(default)s)",
     )
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")

@@ -122,15 +122,15 @@ def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
     seen = {(painted / first).read_bytes(): ()}
     choices = [
         ("--sampler", "ddpm"), ("--sampler", "ddim", "--guidance", 50), ("--guidance", 100), ("--ref_guidance", 100), ("--ref_start", 0.5),
-        ("--color_match", "lab"), ("--seed", 1), ("--checkpoint", trained / "best"),
+        ("--color_match", "none"), ("--color_match", "lab"), ("--seed", 1), ("--checkpoint", trained / "best"),
     ]  # fmt: skip
-    for i, words in enumerate(choices[:7]):
+    for i, words in enumerate(choices[:8]):
         result = paint(data, trained, tmp_path / str(i), *words)
         assert result.returncode == 0, result.stderr
         picture = (tmp_path / str(i) / first).read_bytes()
         assert picture not in seen, f"{words} gives the picture of {seen[picture]}"
         seen[picture] = words
-    assert paint(data, trained, tmp_path / "best", *choices[7]).returncode == 0
+    assert paint(data, trained, tmp_path / "best", *choices[8]).returncode == 0
 
 
 @pytest.fixture(scope="module")

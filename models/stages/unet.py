@@ -116,6 +116,6 @@ class UNetStage:
         photos = np.stack([read_image(pair.image, size) for pair in pairs])
         references = np.roll(photos, -1, axis=0)
         results = LatentDiffusion(self.config, self.vae, self.unet, self.conditioner).generate(
-            masks, references, seeds=list(range(len(pairs))), sampler="dpm++2m", steps=20, guidance=1.5, ref_guidance=1.5
+            masks, references, seeds=list(range(len(pairs))), sampler="dpm++2m", steps=20, guidance=3.0, ref_guidance=1.5
         )
         return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]

@@ -47,7 +47,7 @@ SETTINGS = {
     "colours matched, histogram": ("--color_match", "histogram"),
     "mask 4": ("--guidance", 4),
     "mask 2.5, reference 1": ("--guidance", 2.5, "--ref_guidance", 1),
-    "mask 4, colours matched, lab": ("--guidance", 4, "--color_match", "lab"),
+    "mask 3, colours matched, histogram": ("--guidance", 3, "--color_match", "histogram"),
     "DDIM, 10 steps": ("--sampler", "ddim"),
     "25 steps": ("--steps", 25),
 }
