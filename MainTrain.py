@@ -41,7 +41,7 @@ from utils.logger import RunLog
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN = ROOT / "datasets" / "landscape"
-BUILT_IN_PAIRS = 200, 8  # drawn for training and for testing
+BUILT_IN_PAIRS = 150, 8  # drawn for training and for testing
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 PREVIEW_PAIRS = 4
 KEEP = 2  # training states, besides the best
