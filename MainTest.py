@@ -131,7 +131,8 @@ def merit(pictures: np.ndarray, pairs: list[TestPair], judge: Judge | None, args
         accuracy = np.array([(seen == read_mask(pair.mask, SIZE)).mean() for seen, pair in zip(labels, pairs, strict=True)])
     if args.best_by != "mask":
         style = np.array([style_similarity(p, read_image(q.reference), args.style_metric) for p, q in zip(pictures, pairs, strict=True)])
-    return np.array([total_score(a, style=s) for a, s in zip(accuracy, style, strict=True)])
+    # what is of a set or takes other networks stands at about what entries reach, so that mask and style weigh as they do in the total
+    return np.array([total_score(a, aesthetic=0.5, style=s, FID=40) for a, s in zip(accuracy, style, strict=True)])
 
 
 def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
@@ -161,7 +162,18 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("; ".join(faults))
 
 
-def paint_all(pairs: list[TestPair], checkpoint: Path | None, judge: Judge | None, args: argparse.Namespace) -> None:
+def find_judge(args: argparse.Namespace) -> Judge | None:
+    """The judge that is asked for, or the newest; None where there is none, or no use for one."""
+    run = args.judge or newest_run(having="best/segformer/config.json")
+    choosing = args.best_of > 1 and args.best_by != "style"
+    if choosing and run is None:
+        raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --stage segformer, or give --best_by style")
+    return load_judge(run.resolve()) if run and (choosing or args.score) else None
+
+
+def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
+    """Paints the pictures that are not there."""
+    checkpoint = args.checkpoint or newest_run(having="unet/config.json")
     if checkpoint is None:
         if args.score:
             check_results(pairs, args.output_path, SIZE)  # says which are missing
@@ -207,26 +219,20 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler would leave without a word
         signal.signal(number, signal.default_int_handler)
     print(f"Device: {jittor_setup.DEVICE}")
-    pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-    judge_run = args.judge or newest_run(having="best/segformer/config.json")
-    choosing = args.best_of > 1 and args.best_by != "style"
-    if choosing and judge_run is None:
-        raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --stage segformer, or give --best_by style")
-    judge = load_judge(judge_run.resolve()) if judge_run and (choosing or args.score) else None
-    checkpoint = args.checkpoint or newest_run(having="unet/config.json")
     try:
-        if not all(is_there(args, pair) for pair in pairs):
-            paint_all(pairs, checkpoint, judge, args)
+        pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
+        judge = find_judge(args)
+        kept = sum(is_there(args, pair) for pair in pairs)
+        if kept:
+            print(f"{kept} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
+        if kept < len(pairs):
+            paint_all(pairs, judge, args)
         if args.zip:
             print(f"Packed {pack(args, pairs)}")
         if args.score:
             score_all(pairs, judge, args)
     except KeyboardInterrupt:
-        done = sum(picture_path(args, pair).is_file() for pair in pairs)
-        print(
-            f"Stopped; {done} of {len(pairs)} pictures are there. The same command, without --overwrite, paints the others.",
-            file=sys.stderr,
-        )
+        print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -69,7 +69,9 @@ def parse_arguments() -> argparse.Namespace:
         run.add_argument(f"--init_{stage}", type=Path, help=f"start stage {stage} from published weights (folder or file)")
     run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
     run.add_argument(
-        "--recompute", action="store_true", help="compute blocks twice instead of keeping what they computed: less memory, longer steps"
+        "--recompute",
+        action="store_true",
+        help="keep less of the autoencoder and the UNet for the gradient and compute it again: less memory, longer steps",
     )
     run.add_argument("--accumulate", type=int, default=1, help="micro-batches of batch_size a step (default: %(default)s)")
     short = parser.add_argument_group("short for all stages")
@@ -291,7 +293,8 @@ def restart(stages: set[str], folder: Path) -> None:
     if path.is_file():
         write_json(path, {name: best for name, best in json.loads(path.read_text()).items() if name not in stages})
     for stage in stages:
-        shutil.rmtree(folder / "state" / stage, ignore_errors=True)
+        for part in ("state", "best"):
+            shutil.rmtree(folder / part / stage, ignore_errors=True)
     if "vae" in stages:
         shutil.rmtree(folder / "latents", ignore_errors=True)
 

@@ -187,7 +187,7 @@ class BatchNorm(nn.Module):
         self._momentum, self._eps = momentum, eps
 
     def execute(self, x: jt.Var, training: bool) -> jt.Var:
-        mean, var = self.running_mean, self.running_var
+        x, mean, var = x.float32(), self.running_mean, self.running_var
         if training:
             mean = x.mean(dims=(0, 2, 3))
             var = (x - mean.reshape(1, -1, 1, 1)).sqr().mean(dims=(0, 2, 3))
@@ -241,7 +241,7 @@ class FuseWeight(nn.Module):
 
 def multiply(x: jt.Var, weight: jt.Var) -> jt.Var:
     """x [..., C_in] · weightᵀ, weight [C_out, C_in]."""
-    return nn.matmul_transpose(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
+    return nn.matmul_transpose(x.reshape(-1, x.shape[-1]), weight.cast(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 def interpolation_matrix(size: int, target: int) -> np.ndarray:

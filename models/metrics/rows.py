@@ -5,6 +5,7 @@ through the page cache, so that ten thousand pictures take no more memory than a
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -82,9 +83,8 @@ def load(path: Path, record: np.dtype) -> np.ndarray:
 def writable_folder(folder: Path, otherwise: Path) -> Path:
     """`folder`, or `otherwise` where nothing can be written to it (a data set on a read-only disk)."""
     try:
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError:
         return otherwise
     return folder

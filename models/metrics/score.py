@@ -4,6 +4,7 @@ Each metric is a function of the pictures that returns a `Metric`; METRICS lists
 (models/metrics/rows.py), so that a second scoring takes seconds and one that was killed goes on.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,7 +93,9 @@ class Pictures:
     photo_cache: Path = field(init=False)
 
     def __post_init__(self):
-        self.photo_cache = writable_folder(self.photos[0].parent.parent, self.cache)
+        # beside the photos of a data set, for all that will be scored against them
+        folder = self.photos[0].parent
+        self.photo_cache = writable_folder(folder.parent, self.cache) if folder.name == "imgs" else self.cache
 
     @property
     def results(self) -> list[Path]:
@@ -220,8 +223,8 @@ def style(pictures: Pictures) -> Metric:
 
 
 def fid(pictures: Pictures) -> Metric:
-    if len(pictures.pairs) < 2:
-        return Metric(needs="at least 2 pictures")
+    if min(len(pictures.pairs), len(pictures.photos)) < 2:
+        return Metric(needs="at least 2 pictures, and 2 photos")
     results, photos = pictures.features
     ours, theirs = moments(results.blocks()), moments(photos.blocks())
     value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
@@ -230,8 +233,8 @@ def fid(pictures: Pictures) -> Metric:
 
 
 def kid(pictures: Pictures) -> Metric:
-    if len(pictures.pairs) < 2:
-        return Metric(needs="at least 2 pictures")
+    if min(len(pictures.pairs), len(pictures.photos)) < 2:
+        return Metric(needs="at least 2 pictures, and 2 photos")
     mean, deviation = kernel_distance(*pictures.features)
     return Metric(
         mean, f"± {deviation:.5f} over 100 random subsets; unbiased, for small sets", lower_is_better=True, details={"deviation": deviation}
@@ -308,13 +311,16 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
     print_table(metrics, pictures.weights)
     one_by_one = {name: metric.pictures for name, metric in metrics.items() if metric.pictures is not None}
     rows = [
-        {"name": name, "value": m.value, "note": m.note, "comparable": m.comparable, "details": m.details}
+        {"name": name, "value": finite(m.value), "note": m.note, "comparable": m.comparable, "details": m.details}
         | ({"needs": m.needs} if m.needs else {})
         for name, m in metrics.items()
     ]
-    numbers = [dict(zip(one_by_one, map(float, values), strict=True)) for values in zip(*one_by_one.values(), strict=True)]
+    numbers = [
+        dict(zip(one_by_one, (finite(float(value)) for value in values), strict=True)) for values in zip(*one_by_one.values(), strict=True)
+    ]
     write_json(
-        output / "score.json", {**facts, "table": rows, "pictures": {p.stem: n for p, n in zip(pictures.pairs, numbers, strict=True)}}
+        output / "score.json",
+        {"facts": facts, "table": rows, "pictures": {p.stem: n for p, n in zip(pictures.pairs, numbers, strict=True)}},
     )
     write_report(
         output / "report.html",
@@ -330,6 +336,11 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
         },
     )
     return metrics
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON knows: PSNR is infinite where nothing differs."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def total_of(metrics: dict[str, Metric]) -> Metric:

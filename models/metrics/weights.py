@@ -16,7 +16,7 @@ INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ALEXNET, ALEXNET_LPIPS = "alexnet-owt-7be5be79.pth", "alex.pth"
 SOURCES = {
     INCEPTION: "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
-    "clip-vit-large-patch14": HUGGING_FACE,  # a folder: config.json, model.safetensors, tokenizer.json
+    "clip-vit-large-patch14": HUGGING_FACE,  # a folder: config.json, model.safetensors
     "clip-vit-base-patch32": HUGGING_FACE,
     "sac+logos+ava1-l14-linearMSE.pth": "https://github.com/christophschuhmann/improved-aesthetic-predictor",
     "sa_0_4_vit_l_14_linear.pth": LAION,

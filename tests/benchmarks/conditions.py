@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from datasets.landscape import find_test_pairs, read_image, read_mask
 from models.latent_diffusion import LatentDiffusion
+from utils.errors import or_exit
 from utils.image import colorize_mask, contact_sheet, write_png
 
 
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    or_exit(main)

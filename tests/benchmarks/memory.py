@@ -44,7 +44,10 @@ def loss_of(network: str, args: argparse.Namespace):
         return model, lambda: (model.reconstruct(model.posterior(image)[0]) - image).sqr().mean()
     unet, f = unet_config(config), vae.downscale
     model, sample = UNet2DConditionModel(unet), drawn(unet.in_channels, args.height // f, args.width // f)
-    context, labels = drawn(args.width * args.height // (f * config.patch_size) ** 2, unet.cross_attention_dim), drawn(71 - 8)
+    context, labels = (
+        drawn(args.width * args.height // (f * config.patch_size) ** 2, unet.cross_attention_dim),
+        drawn(unet.projection_class_embeddings_input_dim),
+    )
     return model, lambda: model(sample, np.full(args.batch_size, 500), context, class_labels=labels).sqr().mean()
 
 

@@ -1,10 +1,11 @@
 """What the choices of painting do to the score: paints the test pairs under each of them, scores the pictures, prints a table.
 
     python tests/benchmarks/settings.py --checkpoint checkpoints/main --judge checkpoints/judge --input_path <test set> --img_path <photos>
-                                        --truth_path <photos of the test set> --train_path <training set>
+                                        --truth_path <photos of the test set> --train_path <training set> --output_path settings
 
 First come the ceiling, the true photos, and the floor, masks painted in the mean colour that each class has in the training photos.
-Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command.
+Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command; another checkpoint needs
+another folder.
 
 `judge FD` is the Fréchet distance to the training photos by features of the judge: its last stage, mean over places. It stands in for FID
 where Inception's weights are not at hand, and its numbers are comparable within one table only. In brackets behind each style is the
@@ -13,10 +14,8 @@ corrected form.
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,6 +30,7 @@ from datasets.landscape import NUM_CLASSES, check_training_pairs, find_test_pair
 from models.metrics.fid import frechet_distance, moments
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.segformer import normalize
+from utils.errors import or_exit
 from utils.image import write_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,9 +75,8 @@ def features(judge: Judge, paths: list[Path], title: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("checkpoint", "judge", "input_path", "img_path", "truth_path", "train_path"):
+    for name in ("checkpoint", "judge", "input_path", "img_path", "truth_path", "train_path", "output_path"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--output_path", type=Path, default=ROOT / "results" / "settings")
     args = parser.parse_args()
 
     pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
@@ -85,15 +84,13 @@ def main() -> None:
     photos = moments(features(judge, [pair.image for pair in train], "training photos"))
     colors = class_colors(train)
     ceiling, floor = args.output_path / "true photos", args.output_path / "mean colour of each class"
-    ceiling.mkdir(parents=True, exist_ok=True)
     for pair in pairs:
-        shutil.copy(args.truth_path / f"{pair.stem}.jpg", ceiling)
+        write_jpeg(ceiling / f"{pair.stem}.jpg", read_image(args.truth_path / f"{pair.stem}.jpg", SIZE))
         write_jpeg(floor / f"{pair.stem}.jpg", colors[read_mask(pair.mask, SIZE)])
 
     rows = []
     for name, words in {ceiling.name: (), floor.name: (), **SETTINGS}.items():
-        folder, start = args.output_path / name, time.time()
-        already = folder.is_dir()
+        folder = args.output_path / name
         command = [
             sys.executable,
             ROOT / "MainTest.py",
@@ -110,7 +107,7 @@ def main() -> None:
         table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
         ours = moments(features(judge, sorted(folder.glob("*.jpg")), name))
         distance = frechet_distance(ours.mean, ours.covariance, photos.mean, photos.covariance)
-        style, minutes = table["style"]["details"], (time.time() - start) / 60
+        style = table["style"]["details"]
         rows.append(
             [
                 name,
@@ -118,14 +115,13 @@ def main() -> None:
                 f"{style['faithful']:.3f} ({style['corrected']:.3f})",
                 f"{table['total']['value']:.4f}",
                 f"{distance:.3f}",
-                "–" if already else f"{minutes:.1f}",
             ]
         )
         print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    print("\n| setting | mask accuracy | style (corrected) | partial total | judge FD | minutes |\n|---|---|---|---|---|---|")
+    print("\n| setting | mask accuracy | style (corrected) | partial total | judge FD |\n|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":
-    main()
+    or_exit(main)
