@@ -94,7 +94,7 @@ PRESETS = {
     "tiny": Config(
         width=256, height=192, vae_channels=(16, 32, 64, 96), vae_layers=1, norm_groups=4, unet_channels=(64, 128, 192), unet_layers=1,
         unet_attention=(0, 1, 1), heads=4, cross_attention_dim=128, mask_channels=(16, 32, 64), crop_width=96, crop_height=64,
-        vae_steps=100, unet_steps=140, vae_batch_size=4, unet_batch_size=4, vae_lr=5e-4, unet_lr=1e-3, warmup=25, ema=0.99,
+        vae_steps=100, unet_steps=200, vae_batch_size=4, unet_batch_size=4, vae_lr=5e-4, unet_lr=1e-3, warmup=25, ema=0.99,
         segformer="b0", segformer_steps=200, segformer_batch_size=8, segformer_lr=1e-3, validate_every=500, preview_every=500,
         save_every=100,
     ),
