@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from models.layers import LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
-from utils.checkpoint import load_strict, read_weights
+from utils.checkpoint import load_frozen, read_weights
 from utils.errors import UserError
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # of the RGB values, 0..1, that CLIP was trained on
@@ -235,9 +235,7 @@ def load_clip(folder: str | Path) -> CLIPModel:
     model = CLIPModel(read_config(folder / "config.json"))
     # Older files hold the numbers 0, 1, 2, … beside the embeddings that they count.
     arrays = {name: array for name, array in read_weights(folder).items() if not name.endswith(".position_ids")}
-    load_strict(model, arrays, folder)
-    for parameter in model.parameters():
-        parameter.stop_grad()
+    load_frozen(model, arrays, folder)
     return model
 
 

@@ -9,7 +9,7 @@ import jittor as jt
 import numpy as np
 
 from models.presets import Config
-from utils.checkpoint import load_strict, module_arrays, read_weights, write_json, write_safetensors
+from utils.checkpoint import load_frozen, load_strict, module_arrays, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -50,9 +50,7 @@ def load_network(network_class: type, config_class: type, folder: Path) -> jt.Mo
         raise UserError(f"{path} is missing: no trained {network_class.__name__} there. Train it with MainTrain.py first.") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again, or train again with --restart") from error
-    load_strict(network, read_weights(folder), folder)
-    for parameter in network.parameters():
-        parameter.stop_grad()
+    load_frozen(network, read_weights(folder), folder)
     return network
 
 

@@ -320,6 +320,13 @@ def load_strict(module, arrays: Mapping[str, np.ndarray], source: str | Path) ->
         weight.sync()
 
 
+def load_frozen(module, arrays: Mapping[str, np.ndarray], source: str | Path) -> None:
+    """`load_strict`, after which no parameter takes a gradient: for a network that is used and not trained."""
+    load_strict(module, arrays, source)
+    for parameter in module.parameters():
+        parameter.stop_grad()
+
+
 def check_fit(expected: Mapping[str, tuple], arrays: Mapping[str, np.ndarray], source: str | Path, target: str) -> None:
     """Raises one UserError naming every array that is missing, unexpected or not of its `expected` shape."""
 

@@ -15,7 +15,7 @@ from jittor import nn
 
 from models.layers import Linear
 from models.metrics.weights import INCEPTION, SOURCES
-from utils.checkpoint import load_strict, read_weights
+from utils.checkpoint import load_frozen, read_weights
 from utils.errors import UserError
 
 FEATURES = 2048  # channels of the last block
@@ -215,11 +215,9 @@ def load_inception(path: str | Path) -> Inception:
     """The network with pytorch-fid's weights. They take no gradients. Raises UserError."""
     network = Inception()
     try:
-        load_strict(network, read_weights(path), path)
+        load_frozen(network, read_weights(path), path)
     except UserError as error:
         raise UserError(f"{error}\nFID and KID need the weights {SOURCES[INCEPTION]}{INCEPTION}") from error
-    for parameter in network.parameters():
-        parameter.stop_grad()
     return network
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jittor import nn
 
 from models.layers import Conv2d
-from utils.checkpoint import load_strict, read_weights
+from utils.checkpoint import load_frozen, read_weights
 
 # The mean and the deviation of ImageNet's RGB values, for pictures in −1..1
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32).reshape(3, 1, 1)
@@ -100,9 +100,7 @@ def load_lpips(network: str, classifier: str | Path, channel_weights: str | Path
     """
     model = LPIPS(network)
     features = {name: array for name, array in read_weights(classifier).items() if not name.startswith("classifier.")}
-    load_strict(model, features | read_weights(channel_weights), f"{classifier} with {channel_weights}")
-    for parameter in model.parameters():
-        parameter.stop_grad()
+    load_frozen(model, features | read_weights(channel_weights), f"{classifier} with {channel_weights}")
     return model
 
 

@@ -172,9 +172,13 @@ def short(path: Path) -> str:
 # -------------------------------------------------------------------------------------------------------------- metrics
 
 
+NO_JUDGE = Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+TOO_FEW = Metric(needs="at least 2 pictures, and 2 photos")
+
+
 def mask_accuracy(pictures: Pictures) -> Metric:
     if pictures.judge is None:
-        return Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+        return NO_JUDGE
     matrices = pictures.seen.column("confusion").astype(np.float64)
     accuracies = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
     held_out = (
@@ -185,7 +189,7 @@ def mask_accuracy(pictures: Pictures) -> Metric:
 
 def mean_iou(pictures: Pictures) -> Metric:
     if pictures.judge is None:
-        return Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+        return NO_JUDGE
     return Metric(
         float(np.nanmean(by_class(confusion_of_all(pictures))["IoU"])), "mean over the classes that occur, of all pixels together"
     )
@@ -224,7 +228,7 @@ def style(pictures: Pictures) -> Metric:
 
 def fid(pictures: Pictures) -> Metric:
     if min(len(pictures.pairs), len(pictures.photos)) < 2:
-        return Metric(needs="at least 2 pictures, and 2 photos")
+        return TOO_FEW
     results, photos = pictures.features
     ours, theirs = moments(results.blocks()), moments(photos.blocks())
     value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
@@ -234,7 +238,7 @@ def fid(pictures: Pictures) -> Metric:
 
 def kid(pictures: Pictures) -> Metric:
     if min(len(pictures.pairs), len(pictures.photos)) < 2:
-        return Metric(needs="at least 2 pictures, and 2 photos")
+        return TOO_FEW
     mean, deviation = kernel_distance(*pictures.features)
     return Metric(
         mean, f"± {deviation:.5f} over 100 random subsets; unbiased, for small sets", lower_is_better=True, details={"deviation": deviation}
@@ -248,8 +252,6 @@ def clip_similarity(pictures: Pictures) -> Metric:
 
 def reconstruction(pictures: Pictures, name: str) -> Metric:
     """PSNR or SSIM with the true photos."""
-    if pictures.truths is None:
-        return Metric(needs="the true photos of the masks: --truth_path")
     row, truths = np.dtype([("PSNR", np.float32), ("SSIM", np.float32)]), pictures.true_photos
 
     def measure(indices: list[int]) -> np.ndarray:
@@ -262,8 +264,6 @@ def reconstruction(pictures: Pictures, name: str) -> Metric:
 
 
 def perceptual(pictures: Pictures) -> Metric:
-    if pictures.truths is None:
-        return Metric(needs="the true photos of the masks: --truth_path")
     paths = find_weights(pictures.weights, ALEXNET, ALEXNET_LPIPS)
     network, truths = load_lpips("alex", *paths), pictures.true_photos
 
@@ -291,7 +291,7 @@ METRICS = {
     "SSIM": lambda pictures: reconstruction(pictures, "SSIM"),
     "LPIPS": perceptual,
 }
-OF_TRUTHS = ("PSNR", "SSIM", "LPIPS")  # shown only where there are true photos
+OF_TRUTHS = ("PSNR", "SSIM", "LPIPS")  # measured only where there are true photos
 
 
 # ---------------------------------------------------------------------------------------------------------------- score

@@ -6,33 +6,21 @@ Written with Python 3.11, torch 2.15.0, torchvision 0.29.2, pytorch-fid 0.3.0, s
 
     names                       names and shapes of the published file's arrays, as JSON
     pictures [2, 24, 400, 3]    uint8; to be enlarged in height and reduced in width
-    mixed_6e [2, 768]           channel means of that layer, with `drawn`'s weights
+    mixed_6e [2, 768]           channel means of that layer, with networks.inception_weights
     features [2, 2048]
     frechet/<case>/{a [N, D], b [M, D], distance []}
 """
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from networks import normal, weights
+from networks import inception_weights, normal
 from pytorch_fid import inception
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 CASES = {"regular": (60, 80, 0), "singular": (10, 60, 3)}  # N, M, and how many of the D = 24 channels are always 0
-
-
-def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """networks.weights, with positive variances, and convolutions that keep the scale through ReLU."""
-    arrays = weights(shapes)
-    for name, array in arrays.items():
-        if name.endswith("running_var"):
-            array[:] = 1 + np.abs(array)
-        elif array.ndim == 4:
-            array *= np.float32(math.sqrt(2))
-    return arrays
 
 
 def photos() -> np.ndarray:
@@ -50,7 +38,7 @@ def features(pictures: np.ndarray) -> dict[str, np.ndarray]:
         shapes = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None).state_dict()
         names.update({name: list(tensor.shape) for name, tensor in shapes.items() if not name.endswith("num_batches_tracked")})
         counters = {name: tensor for name, tensor in shapes.items() if name not in names}
-        return counters | {name: torch.from_numpy(array) for name, array in drawn(names).items()}
+        return counters | {name: torch.from_numpy(array) for name, array in inception_weights(names).items()}
 
     inception.load_state_dict_from_url = state_dict
     network = inception.InceptionV3((2, 3)).double().eval()

@@ -89,3 +89,14 @@ SEGFORMER = {
 
 def segformer_input() -> np.ndarray:
     return normal("photo", 2, 3, 48, 64)
+
+
+def inception_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """`weights`, with positive variances, and convolutions that keep the scale through ReLU."""
+    arrays = weights(shapes)
+    for name, array in arrays.items():
+        if name.endswith("running_var"):
+            array[:] = 1 + np.abs(array)
+        elif array.ndim == 4:
+            array *= np.float32(math.sqrt(2))
+    return arrays
