@@ -5,6 +5,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
 - keeps CUDA to machines on which a device answers,
+- elsewhere has g++ read the headers of Jittor's sources once and for all, which is most of what compiling takes,
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
 
@@ -12,19 +13,44 @@ It sets environment variables of this process only, and none that the user has s
 """
 
 import ctypes
+import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import UserError, or_exit
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
+
+# What most of Jittor's sources include. Kernels, and they alone, are compiled with OpenMP, and begin by defining JIT.
+HEADERS = """\
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <sstream>
+#include <unordered_map>
+#include <vector>
+#ifdef _OPENMP
+#define JIT 1
+#define JIT_cpu 1
+#endif
+#include "var.h"
+#include "ops/op_register.h"
+#include "ops/array_op.h"
+#include "fused_op.h"
+#include "executor.h"
+"""
+CORE_FLAGS, KERNEL_FLAGS = ["-O1"], ["-Ofast"]  # -O2, Jittor's own, takes longer to compile its core and makes it no faster
 
 
 def cuda_device_count() -> int:
@@ -69,21 +95,38 @@ def check_opencv() -> None:
         raise UserError(f"OpenCV does not load ({error}). Debian, Ubuntu: apt-get install libgl1 libglib2.0-0") from error
 
 
+@contextmanager
+def built_beside(target: Path) -> Iterator[Path]:
+    """A new folder that becomes `target` in one rename when the block ends, so that processes that start at once do not disturb each other.
+
+    Raises UserError where that cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="incomplete-", dir=target.parent))
+        try:
+            yield building
+            building.chmod(0o755)
+            os.rename(building, target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        if not target.is_dir():  # else another process was quicker
+            raise UserError(f"{target} could not be written: {error}. Make the folder above it writable, or free space.") from error
+
+
 def provide_onednn(cache: Path, prefix: Path) -> None:
     """Copies oneDNN from `prefix`/{lib,include}, where its wheels put it, to `cache`/`ONEDNN` unless it is there.
 
-    A copy and not a link, so that Jittor's cache outlives the virtual environment. The folder appears in one rename: two processes
-    that start at once do not disturb each other.
+    A copy and not a link, so that Jittor's cache outlives the virtual environment.
     """
     target = cache / ONEDNN
+    library, headers = prefix / "lib" / "libmkldnn.so", prefix / "include"
     if (target / "lib" / "libmkldnn.so").is_file():
         return
-    library, headers = prefix / "lib" / "libmkldnn.so", prefix / "include"
     if not (library.is_file() and (headers / "mkldnn.hpp").is_file()):
         return  # no wheel for this machine: Jittor downloads its own
-    cache.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix="incomplete-", dir=cache))
-    try:
+    with built_beside(target) as building:
         (building / "lib").mkdir()
         soname = "libdnnl.so.2"  # what binaries linked with -lmkldnn load at run time
         shutil.copy2(library.resolve(), building / "lib" / soname)
@@ -92,15 +135,45 @@ def provide_onednn(cache: Path, prefix: Path) -> None:
         for header in [*headers.glob("dnnl*"), *headers.glob("mkldnn*"), headers / "oneapi"]:
             copy = shutil.copytree if header.is_dir() else shutil.copy2
             copy(header, building / "include" / header.name)
-        building.chmod(0o755)
-        os.rename(building, target)
-    except OSError as error:
-        if not (target / "lib" / "libmkldnn.so").is_file():  # else another process was quicker
-            raise UserError(
-                f"oneDNN could not be copied to {target}: {error}. Make that folder writable, or remove it if it is broken."
-            ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    if not (target / "lib" / "libmkldnn.so").is_file():
+        raise UserError(f"{target} is there and has no lib/libmkldnn.so: remove that folder.")
+
+
+def precompile_headers(cache: Path) -> None:
+    """Has g++ precompile `HEADERS` into `cache`, once for Jittor's core and once for its kernels, and Jittor include them everywhere.
+
+    g++ takes a precompiled header that was made with the same flags, and reads the header itself where there is none. What is compiled so
+    goes to a cache of its own, for Jittor compiles all anew where flags have changed. Does nothing where the user has chosen flags or a
+    cache, nor for another compiler.
+    """
+    compiler, package = os.environ.get("cc_path", "g++"), importlib.util.find_spec("jittor")
+    version = subprocess.run([compiler, "-v"], capture_output=True, text=True).stderr
+    chosen = any(name in os.environ for name in ("cc_flags", "kernel_flags", "cache_name"))
+    if chosen or package is None or "\ngcc version" not in version:
+        return
+    source = Path(package.submodule_search_locations[0]) / "src"
+    name = hashlib.sha256(f"{HEADERS} {CORE_FLAGS} {KERNEL_FLAGS} {source} {version}".encode()).hexdigest()[:16]
+    header = cache / name / "headers.h"
+    if not header.is_file():
+        with built_beside(header.parent) as building:
+            (building / "headers.h").write_text(HEADERS)
+            (building / "headers.h.gch").mkdir()  # of the files in it g++ takes the one that fits
+            compile_header = [
+                compiler,
+                "-x",
+                "c++-header",
+                "-std=c++14",
+                "-fPIC",
+                "-march=native",
+                f"-I{source}",
+                building / "headers.h",
+                "-o",
+            ]
+            for kind, flags in (("core", CORE_FLAGS), ("kernels", [*KERNEL_FLAGS, "-fopenmp"])):
+                subprocess.run([*compile_header, building / "headers.h.gch" / kind, *flags], capture_output=True)
+    os.environ["cache_name"] = "shanshui"
+    os.environ["cc_flags"] = " " + " ".join([*CORE_FLAGS, f'-include "{header}"'])
+    os.environ["kernel_flags"] = " " + " ".join(KERNEL_FLAGS)
 
 
 def choose_device() -> str:
@@ -126,10 +199,13 @@ def prepare() -> str:
     # Threads that wait must not spin, or they keep the loader's threads, and any other load, off the cores: with another process
     # at work convolutions took three times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("cache_name", "default")  # else named after the git branch, if the virtual environment lies in a checkout
+    device, cache = choose_device(), Path.home() / ".cache" / "jittor"
     if platform.system() == "Linux" and platform.machine() == "x86_64":
-        provide_onednn(Path.home() / ".cache" / "jittor" / "mkl", Path(sys.prefix))
-    return choose_device()
+        provide_onednn(cache / "mkl", Path(sys.prefix))
+        if device.startswith("CPU"):
+            precompile_headers(cache / "headers")
+    os.environ.setdefault("cache_name", "default")  # else named after the git branch, if the virtual environment lies in a checkout
+    return device
 
 
 def set_compilers_apart() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from utils import jittor_setup
 from utils.errors import UserError
+from utils.jittor_setup import jittor as jt
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +58,32 @@ def test_many_that_start_at_once_do_not_disturb_each_other(prefix, tmp_path):
 def test_without_the_wheels_nothing_is_written(tmp_path):
     jittor_setup.provide_onednn(tmp_path / "cache", tmp_path)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_broken_onednn_is_named(prefix, tmp_path):
+    (tmp_path / "cache" / jittor_setup.ONEDNN / "lib").mkdir(parents=True)
+    with pytest.raises(UserError, match="remove that folder"):
+        jittor_setup.provide_onednn(tmp_path / "cache", prefix)
+
+
+@pytest.mark.skipif(os.environ.get("cache_name") != "shanshui", reason="CUDA, another compiler, or the user's own flags")
+@pytest.mark.parametrize("compiled", ["core", "kernels"])
+def test_the_precompiled_headers_serve(compiled, tmp_path):
+    """With the very flags that Jittor compiles with: a header that does not serve goes unnoticed, but for the time it takes."""
+    (tmp_path / "source.cc").write_text('#include "var.h"\n')
+    flags = jt.compiler.cc_flags if compiled == "core" else jt.flags.cc_flags
+    command = f"g++ {flags} -H -S -o {tmp_path}/source.s {tmp_path}/source.cc"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert [line for line in result.stderr.splitlines() if line.startswith("! ") and line.endswith(f".gch/{compiled}")], result.stderr
+
+
+def test_the_users_flags_are_left_alone(monkeypatch, tmp_path):
+    for name in ("cc_flags", "kernel_flags", "cache_name"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("cc_flags", " -O3")
+    before = dict(os.environ)
+    jittor_setup.precompile_headers(tmp_path / "headers")
+    assert os.environ == before and not (tmp_path / "headers").exists()
 
 
 def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
