@@ -30,6 +30,7 @@ from models.latent_diffusion import LatentDiffusion
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.metrics.score import Pictures, score, total_score
 from models.metrics.style import STYLE_METRICS, style_similarity
+from utils import parallel
 from utils.errors import UserError, or_exit
 from utils.files import atomic_write
 from utils.image import COLOR_MATCHES, color_match, resize, write_jpeg
@@ -172,7 +173,7 @@ def find_judge(args: argparse.Namespace) -> Judge | None:
 
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
-    """Paints the pictures that are not there."""
+    """Paints the pictures that are not there, of which each process has its share."""
     checkpoint = args.checkpoint or newest_run(having="unet/config.json")
     if checkpoint is None:
         if args.score:
@@ -180,9 +181,11 @@ def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespa
         raise UserError(f"No trained run in {ROOT / 'checkpoints'}: train one with MainTrain.py, or name one with --checkpoint.")
     model = LatentDiffusion.load(checkpoint.resolve())
     print(f"{len(pairs)} pictures with {checkpoint}, to {args.output_path}")
-    with tqdm(total=len(pairs), desc="painting", unit="picture", dynamic_ncols=True) as bar:
-        for first in range(0, len(pairs), args.batch_size):
-            paint(pairs[first : first + args.batch_size], model, judge, args, bar)
+    batches = [pairs[first : first + args.batch_size] for first in range(0, len(pairs), args.batch_size)]
+    own = batches[parallel.RANK :: parallel.SIZE]
+    with tqdm(total=sum(map(len, own)), desc="painting", unit="picture", dynamic_ncols=True, disable=not parallel.MAIN) as bar:
+        for batch in own:
+            paint(batch, model, judge, args, bar)
 
 
 def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
@@ -218,6 +221,7 @@ def main() -> None:
     check_arguments(args)
     for number in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler would leave without a word
         signal.signal(number, signal.default_int_handler)
+    parallel.speak_as_one()
     print(f"Device: {jittor_setup.DEVICE}")
     try:
         pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
@@ -227,9 +231,10 @@ def main() -> None:
             print(f"{kept} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
         if kept < len(pairs):
             paint_all(pairs, judge, args)
-        if args.zip:
+        parallel.wait_for_all()
+        if args.zip and parallel.MAIN:
             print(f"Packed {pack(args, pairs)}")
-        if args.score:
+        if args.score and parallel.MAIN:
             score_all(pairs, judge, args)
     except KeyboardInterrupt:
         print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
@@ -237,4 +242,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    or_exit(main)
+    with parallel.failing_together():
+        or_exit(main)

