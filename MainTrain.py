@@ -220,7 +220,11 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
     with closing(log) if log else nullcontext(), closing(stream), bar:
         stop.saving = True
         for step in range(start, stage.steps):
-            scalars = train_step(stage, next(stream), step, args)
+            begun = time.monotonic()
+            batch = next(stream)
+            waited = time.monotonic() - begun
+            scalars = train_step(stage, batch, step, args)
+            scalars |= {"seconds": time.monotonic() - begun, "waited": waited}  # for the step, and of these for its batch
             done = step + 1
             if parallel.MAIN:
                 log.scalars(done, scalars)
