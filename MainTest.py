@@ -221,7 +221,7 @@ def main() -> None:
     check_arguments(args)
     for number in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler would leave without a word
         signal.signal(number, signal.default_int_handler)
-    parallel.speak_as_one()
+    parallel.begin()
     print(f"Device: {jittor_setup.DEVICE}")
     try:
         pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)

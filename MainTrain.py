@@ -17,6 +17,7 @@ import sys
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict, fields, replace
+from itertools import islice
 from pathlib import Path
 
 from utils import jittor_setup  # before anything that imports Jittor
@@ -44,6 +45,7 @@ ROOT = Path(__file__).resolve().parent
 BUILT_IN = ROOT / "datasets" / "landscape"
 BUILT_IN_PAIRS = 150, 8  # drawn for training and for testing
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
+VALIDATION_BATCH = 8  # however many a training step takes, and one process has the memory for
 PREVIEW_PAIRS = 4
 KEEP = 2  # training states, besides the best
 
@@ -190,6 +192,7 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
         arrays, info = read_training_state(path)
         stage.learner.load(arrays, str(path))
         start = info["step"]
+    parallel.check_alike("All processes must see the same checkpoints/: share that folder between the machines; steps done differ", start)
     if start >= stage.steps:
         print(f"Stage {stage.name}: done ({start} steps)")
         return True
@@ -198,9 +201,6 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
         raise UserError(
             f"Stage {', '.join(later)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
         )
-    if stage.batch_size % parallel.SIZE:
-        raise UserError(f"--{stage.name}_batch_size {stage.batch_size} does not divide into equal shares for {parallel.SIZE} processes.")
-    parallel.check_alike("All processes must see the same checkpoints/: share that folder between the machines; steps done differ", start)
     with parallel.main_first():
         training_set, validation_set = stage.datasets(train_pairs, val_pairs)
     log = RunLog(folder, stage.name, resume_step=start) if parallel.MAIN else None
@@ -215,16 +215,16 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
         return parallel.MAIN and (step % every == 0 or step == stage.steps)
 
     share = parallel.RANK, parallel.SIZE
-    stream = batches(training_set, stage.batch_size * args.accumulate, seed, start, args.workers, share)
+    stream = batches(training_set, stage.batch_size, seed, start * args.accumulate, args.workers, share)
     bar = tqdm(initial=start, total=stage.steps, desc=stage.name, unit="step", dynamic_ncols=True, disable=not parallel.MAIN)
     with closing(log) if log else nullcontext(), closing(stream), bar:
         stop.saving = True
         for step in range(start, stage.steps):
             begun = time.monotonic()
-            batch = next(stream)
+            micro_batches = list(islice(stream, args.accumulate))
             waited = time.monotonic() - begun
-            scalars = train_step(stage, batch, step, args)
-            scalars |= {"seconds": time.monotonic() - begun, "waited": waited}  # for the step, and of these for its batch
+            scalars = train_step(stage, micro_batches, step, args)
+            scalars |= {"seconds": time.monotonic() - begun, "waited": waited}  # for the step, and of these for its pictures
             done = step + 1
             if parallel.MAIN:
                 log.scalars(done, scalars)
@@ -246,15 +246,16 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
     return done == stage.steps
 
 
-def train_step(stage, batch: dict[str, np.ndarray], step: int, args: argparse.Namespace) -> dict[str, float]:
-    """One update by a batch, of which this process has its share, in `--accumulate` micro-batches; returns the means of its losses."""
+def train_step(stage, micro_batches: list[dict[str, np.ndarray]], step: int, args: argparse.Namespace) -> dict[str, float]:
+    """One update by this process's share of each micro-batch; returns the means of their losses."""
     scalars = []
 
     def losses():
-        size = stage.batch_size // parallel.SIZE
-        for i in range(args.accumulate):
+        for batch in micro_batches:
             with autocast("bfloat16" if args.amp == "bfloat16" else "float32"), recomputation(args.recompute):
-                scalars.append(stage.losses({name: array[i * size : (i + 1) * size] for name, array in batch.items()}))
+                scalars.append(stage.losses(batch))
+            if args.recompute:
+                scalars[-1]["loss"].sync()  # run together, the forward and the backward pass would hold more at once
             yield scalars[-1]["loss"]
 
     update = stage.learner.update(losses(), step)
@@ -266,8 +267,8 @@ def validate(stage, dataset, seed: int) -> dict[str, float]:
     count = min(len(dataset), VALIDATION_PAIRS)
     totals: dict[str, float] = {}
     with stage.learner.averaged():
-        for first in tqdm(range(0, count, stage.batch_size), desc="validating", unit="batch", leave=False, dynamic_ncols=True):
-            indices = range(first, min(first + stage.batch_size, count))
+        for first in tqdm(range(0, count, VALIDATION_BATCH), desc="validating", unit="batch", leave=False, dynamic_ncols=True):
+            indices = range(first, min(first + VALIDATION_BATCH, count))
             examples = [dataset.example(i, np.random.default_rng((seed, i))) for i in indices]
             for name, value in stage.validate(stack(examples)).items():
                 totals[name] = totals.get(name, 0) + value * len(indices) / count
@@ -322,12 +323,15 @@ def main() -> None:
     folder = ROOT / "checkpoints" / args.run
     stages = [args.stage] if args.stage else MAIN_STAGES
     stop = Stop(args.max_minutes)
-    parallel.speak_as_one()
+    parallel.begin()
     print(f"Device: {jittor_setup.DEVICE}{f', {parallel.SIZE} processes' if parallel.SIZE > 1 else ''}")
-    parallel.check_alike("Start as many processes as there are GPUs: some have found none", jt.has_cuda)
     run = choose_config(args, folder)
     parallel.wait_for_all()  # before one writes what others have yet to read
     config, seed = run["config"], run["seed"]
+    sizes = {f"--{name}_batch_size": getattr(config, f"{name}_batch_size") for name in stages}
+    uneven = [f"{name} {size}" for name, size in sizes.items() if size % parallel.SIZE]
+    if uneven:
+        raise UserError(f"{' and '.join(uneven)} cannot be shared out evenly among {parallel.SIZE} processes.")
     print(f"Preset {run['preset']}: {config.width}x{config.height}. Run: {folder}")
     try:
         with parallel.main_first():
@@ -355,7 +359,8 @@ def main() -> None:
 
 def say_how_to_go_on(what_is_saved: str) -> None:
     again = shlex.join([sys.executable, *(word for word in sys.argv if word != "--restart")])
-    print(f"Stopped. {what_is_saved} To go on: {again}", file=sys.stderr)
+    if parallel.MAIN:
+        print(f"Stopped. {what_is_saved} To go on: {f'mpirun -np {parallel.SIZE} … ' if parallel.SIZE > 1 else ''}{again}", file=sys.stderr)
 
 
 if __name__ == "__main__":

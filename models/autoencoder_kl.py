@@ -88,7 +88,7 @@ class Encoder(nn.Module):
         for i, level in enumerate(self.down_blocks):
             x = level(x)  # [B, C_i, H/2^i, W/2^i]
             if i < len(self.down_blocks) - 1:
-                x = level.downsamplers[0](x)
+                x = block(level.downsamplers[0], x)
         x = self.mid_block(x)
         return self.conv_out(self.conv_norm_out(x))  # [B, 2·latent, H/f, W/f]
 
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
         for i, level in enumerate(self.up_blocks):
             x = level(x)
             if i < len(self.up_blocks) - 1:
-                x = level.upsamplers[0](x)  # → [B, C_0, H, W]
+                x = block(level.upsamplers[0], x)  # → [B, C_0, H, W]
         return self.conv_out(self.conv_norm_out(x))
 
 

@@ -1,6 +1,7 @@
 """Gradient checkpointing (Chen et al. 2016): what a block computes on the way is not kept for the gradient, but computed again in it.
 
-Within `recomputation` a network's blocks cost the memory of their inputs, and the time of a second forward pass.
+Within `recomputation` a network's blocks cost the memory of their inputs, and the time of a second forward pass. Sync the loss before
+asking for its gradient: Jittor would run both passes as one graph, in an order that holds more at once.
 """
 
 from collections.abc import Iterator
@@ -55,14 +56,24 @@ class Recomputed(jt.Function):
             return self._compute(*self._given).start_grad()
 
     def grad(self, dy: jt.Var) -> tuple[jt.Var, ...]:
-        with jt.no_grad():  # cut off from the graph around: nothing is differentiated twice
-            dy = dy * 1
-            # Adding nothing of dy makes the recomputation wait for dy. Where dy is not finite, neither is the gradient, with it or without.
-            nothing = dy.reshape(-1)[0].float32() * 0
-            inputs = [x + nothing.cast(x.dtype) for x in self._given]
-        for x in inputs:
-            x.start_grad()
+        dy = dy.detach()  # cut off from the graph around: nothing is differentiated twice
+        # The recomputation waits for dy: done as soon as it could be, it would be no recomputation.
+        inputs = [x.clone()._add_dependency([dy]).start_grad() for x in self._given]
+        self._given = None
         with autocast(self._dtype):
             y = self._compute(*inputs)
-        gradients = jt.grad((y.float32() * dy.float32()).sum(), [*inputs, *self._weights], retain_graph=False)
+        gradients = jt.grad(WithGradient(dy)(y), [*inputs, *self._weights], retain_graph=False)
         return tuple(gradient.stop_grad() for gradient in gradients)
+
+
+class WithGradient(jt.Function):
+    """A scalar whose derivative by y is dy. Unlike (y · dy).sum() it needs no y, which then is not even computed."""
+
+    def __init__(self, dy: jt.Var):
+        self._dy = dy
+
+    def execute(self, y: jt.Var) -> jt.Var:
+        return jt.zeros(1)
+
+    def grad(self, _: jt.Var) -> jt.Var:
+        return self._dy

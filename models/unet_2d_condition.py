@@ -152,7 +152,7 @@ class UNet2DConditionModel(nn.Module):
                 x = level.layer(j, x, temb, context)  # [B, C_i, h/2^i, w/2^i]
                 skips.append(x)
             if i < len(self.down_blocks) - 1:
-                x = level.downsamplers[0](x)
+                x = block(level.downsamplers[0], x)
 
         x = self.mid_block(x, temb, context)
 
@@ -160,6 +160,6 @@ class UNet2DConditionModel(nn.Module):
             for j in range(len(level.resnets)):
                 x = level.layer(j, jt.concat([x, skips.pop()], dim=1), temb, context)
             if i < len(self.up_blocks) - 1:
-                x = level.upsamplers[0](x)  # [B, C_i, 2h', 2w']
+                x = block(level.upsamplers[0], x)  # [B, C_i, 2h', 2w']
 
         return self.conv_out(self.conv_norm_out(x)).float32()

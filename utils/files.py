@@ -18,7 +18,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     the disk is full, UserError when the place cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")  # a longer name would be refused
+    temporary = path.with_name(f".{path.name[:150]}.{os.uname().nodename[:50]}.{os.getpid()}.tmp")  # a longer name would be refused
     try:
         with reporting_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)

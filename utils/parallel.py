@@ -19,7 +19,7 @@ MAIN = RANK == 0
 
 
 def mean(variables: list[jt.Var]) -> list[jt.Var]:
-    """The means of float32 Vars over all processes, which all must ask for in the same order. Differentiable."""
+    """The means of floating-point Vars over all processes, which all must ask for in the same order. Differentiable."""
     return [variable.mpi_all_reduce("mean") for variable in variables] if SIZE > 1 else variables
 
 
@@ -27,7 +27,7 @@ def mean_scalars(scalars: dict[str, float]) -> dict[str, float]:
     """The means of numbers over all processes."""
     if SIZE == 1:
         return scalars
-    (values,) = mean([jt.array(np.array([*scalars.values()], np.float32))])
+    (values,) = mean([jt.array(np.array([*scalars.values()], np.float64))])
     return dict(zip(scalars, values.numpy().tolist(), strict=True))
 
 
@@ -40,16 +40,17 @@ def wait_for_all() -> None:
     anywhere(False)
 
 
-def check_alike(what: str, value: float) -> None:
-    """Raises UserError where a number is not the same in all processes; `what` says what that means."""
-    if anywhere(mean_scalars({"value": value})["value"] != value):
-        raise UserError(f"{what} (process {RANK} of {SIZE} has {value:g}).")
+def check_alike(what: str, value: int) -> None:
+    """Raises UserError where a whole number is not the same in all processes; `what` says what that means."""
+    if anywhere(abs(mean_scalars({"value": value})["value"] - value) > 0.1 / SIZE):
+        raise UserError(f"{what} (process {RANK} of {SIZE} has {value}).")
 
 
-def speak_as_one() -> None:
-    """Leaves to the main process what all would print."""
+def begin() -> None:
+    """Leaves to the main process what all would print. Raises UserError where some have a GPU and some have none."""
     if not MAIN:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
+    check_alike("Start no more processes than there are GPUs: some have found none", int(jt.has_cuda))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from models.pretrained import load_network, save_config
 from models.stages.latents import Latents, cache_latents
 from models.stages.learner import Learner
 from models.unet_2d_condition import UNet2DConditionModel
+from utils import parallel
 from utils.image import colorize_mask
 
 
@@ -79,7 +80,8 @@ class UNetStage:
         latents, val_latents = (cache_latents(self.vae, pairs, size, self.run / "latents") for pairs in (train, validation))
         if self.vae.config.scaling_factor is None:
             self.vae.config.scaling_factor = latents.scaling_factor()
-            save_config(self.vae, self.run / "vae")
+            if parallel.MAIN:
+                save_config(self.vae, self.run / "vae")
         scale = self.vae.config.scaling_factor
         return (
             LatentPairs(train, latents, scale, self.config, drop=self.config.drop),

@@ -9,7 +9,7 @@ process once the network is built (resident set, so on the CPU only), and by how
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,6 +51,11 @@ def loss_of(network: str, args: argparse.Namespace):
     return model, lambda: model(sample, np.full(args.batch_size, 500), context, class_labels=labels).sqr().mean()
 
 
+def peak_memory() -> int:
+    """Most bytes that this process has had resident. (getrusage's number is at least what its parent had when it was started.)"""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
 def step(network: str, recomputed: bool, args: argparse.Namespace, gradients: Path) -> dict[str, float]:
     """Runs a step in this process."""
     jt.set_global_seed(0)
@@ -61,10 +66,12 @@ def step(network: str, recomputed: bool, args: argparse.Namespace, gradients: Pa
     start = time.time()
     with recomputation(recomputed):
         value = loss()
+    if recomputed:
+        value.sync()  # as MainTrain.py does
     found = jt.grad(value, parameters, retain_graph=False)
     jt.sync(found)
     seconds = time.time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     np.save(gradients, np.concatenate([gradient.numpy().ravel() for gradient in found]))
     return {"GB": (peak - before) / 1e9, "seconds": seconds}
 
@@ -75,13 +82,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--networks", nargs="+", choices=("vae", "unet"), default=["vae", "unet"])
     parser.add_argument("--step", nargs=3, metavar=("NETWORK", "RECOMPUTED", "GRADIENTS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
         print(json.dumps(step(args.step[0], args.step[1] == "1", args, Path(args.step[2]))))
         return
     print("| network | without | with recomputation | ratio | gradients differ by |\n|---|---|---|---|---|")
-    for network in ("vae", "unet"):
+    for network in args.networks:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / f"{recomputed}.npy" for recomputed in (0, 1)]
             found = []

@@ -8,7 +8,6 @@ size, in minutes. Each line is a process of its own; printed is the most that it
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 
 # isort: split
 import numpy as np
+from memory import peak_memory
 from tqdm import tqdm
 
 from datasets.landscape import TestPair
@@ -62,7 +62,7 @@ def measure(folder: Path) -> float:
     )
     for name in ("FID", "KID", "style"):
         print(name, score.METRICS[name](pictures).value, file=sys.stderr)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_memory() / 1e9
 
 
 def main() -> None:

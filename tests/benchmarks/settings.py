@@ -4,6 +4,9 @@
                                         --truth_path <photos of the test set> --train_path <training set> --output_path settings
 
 First come the ceiling, the true photos, and the floor, masks painted in the mean colour that each class has in the training photos.
+--table steps does the same for DDIM and DPM-Solver++ at 10 to 50 steps, with the default guidance and colour matching; --count N takes N of
+the pairs, evenly spread.
+
 Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command; another checkpoint needs
 another folder.
 
@@ -30,26 +33,35 @@ from datasets.landscape import NUM_CLASSES, check_training_pairs, find_test_pair
 from models.metrics.fid import frechet_distance, moments
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.segformer import normalize
+from utils.checkpoint import write_json
 from utils.errors import or_exit
 from utils.image import write_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (512, 384)
-SETTINGS = {
-    "DPM-Solver++ 2M, 10 steps, mask 1.5, reference 1.5": (),
-    "no guidance": ("--guidance", 1, "--ref_guidance", 1),
-    "mask 1": ("--guidance", 1),
-    "mask 2.5": ("--guidance", 2.5),
-    "reference 1": ("--ref_guidance", 1),
-    "reference 2.5": ("--ref_guidance", 2.5),
-    "reference start 0.8": ("--ref_start", 0.8),
-    "colours matched, lab": ("--color_match", "lab"),
-    "colours matched, histogram": ("--color_match", "histogram"),
-    "mask 4": ("--guidance", 4),
-    "mask 2.5, reference 1": ("--guidance", 2.5, "--ref_guidance", 1),
-    "mask 3, colours matched, histogram": ("--guidance", 3, "--color_match", "histogram"),
-    "DDIM, 10 steps": ("--sampler", "ddim"),
-    "25 steps": ("--steps", 25),
+PLAIN = ("--steps", 10, "--guidance", 1.5, "--ref_guidance", 1.5, "--color_match", "none")
+TABLES = {
+    "settings": {
+        "DPM-Solver++ 2M, 10 steps, mask 1.5, reference 1.5": PLAIN,
+        "no guidance": (*PLAIN, "--guidance", 1, "--ref_guidance", 1),
+        "mask 1": (*PLAIN, "--guidance", 1),
+        "mask 2.5": (*PLAIN, "--guidance", 2.5),
+        "reference 1": (*PLAIN, "--ref_guidance", 1),
+        "reference 2.5": (*PLAIN, "--ref_guidance", 2.5),
+        "reference start 0.8": (*PLAIN, "--ref_start", 0.8),
+        "colours matched, lab": (*PLAIN, "--color_match", "lab"),
+        "colours matched, histogram": (*PLAIN, "--color_match", "histogram"),
+        "mask 4": (*PLAIN, "--guidance", 4),
+        "mask 2.5, reference 1": (*PLAIN, "--guidance", 2.5, "--ref_guidance", 1),
+        "mask 3, colours matched, histogram": (*PLAIN, "--guidance", 3, "--color_match", "histogram"),
+        "DDIM, 10 steps": (*PLAIN, "--sampler", "ddim"),
+        "25 steps": (*PLAIN, "--steps", 25),
+    },
+    "steps": {
+        f"{title}, {steps} steps": ("--sampler", sampler, "--steps", steps)
+        for sampler, title in (("ddim", "DDIM"), ("dpm++2m", "DPM-Solver++ 2M"))
+        for steps in (10, 15, 20, 25, 50)
+    },
 }
 
 
@@ -77,9 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("checkpoint", "judge", "input_path", "img_path", "truth_path", "train_path", "output_path"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--table", choices=TABLES, default="settings")
+    parser.add_argument("--count", type=int, default=1_000_000, help="pairs, at most (default: all)")
     args = parser.parse_args()
 
     pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
+    pairs = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(args.count, len(pairs))).round().astype(int))]
+    write_json(args.output_path / "pairs.json", {pair.mask.name: pair.reference.name for pair in pairs})
     judge = load_judge(args.judge)
     photos = moments(features(judge, [pair.image for pair in train], "training photos"))
     colors = class_colors(train)
@@ -89,20 +105,11 @@ def main() -> None:
         write_jpeg(floor / f"{pair.stem}.jpg", colors[read_mask(pair.mask, SIZE)])
 
     rows = []
-    for name, words in {ceiling.name: (), floor.name: (), **SETTINGS}.items():
+    for name, words in {ceiling.name: (), floor.name: (), **TABLES[args.table]}.items():
         folder = args.output_path / name
-        command = [
-            sys.executable,
-            ROOT / "MainTest.py",
-            "--input_path",
-            args.input_path,
-            "--img_path",
-            args.img_path,
-            "--judge",
-            args.judge,
-        ]
-        command += ["--output_path", folder, "--score", "--checkpoint", args.checkpoint, "--steps", 10]
-        command += ["--guidance", 1.5, "--ref_guidance", 1.5, "--color_match", "none", *words]
+        command = [sys.executable, ROOT / "MainTest.py", "--input_path", args.input_path, "--img_path", args.img_path]
+        command += ["--pairs", args.output_path / "pairs.json", "--checkpoint", args.checkpoint, "--judge", args.judge]
+        command += ["--output_path", folder, "--score", *words]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
         ours = moments(features(judge, sorted(folder.glob("*.jpg")), name))

@@ -110,6 +110,53 @@ def test_cuda_is_on_where_a_device_answers(monkeypatch, tmp_path):
     assert (os.environ["use_cutt"], os.environ["use_cutlass"]) == ("1", "0")
 
 
+@pytest.fixture
+def second_of_two(monkeypatch, tmp_path):
+    """A process that mpirun has started, with nothing set by the user."""
+    (tmp_path / "mpicc").write_text("")
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "nccl_include_path", "SHANSHUI_RESTARTED"):
+        monkeypatch.setenv(name, "")  # so that the test leaves no trace
+        monkeypatch.delenv(name)
+    for name, value in {"mpicc_path": tmp_path / "mpicc", "OMPI_COMM_WORLD_LOCAL_RANK": 1, "OMPI_COMM_WORLD_LOCAL_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(("users", "own"), [(None, "1"), ("4,6", "6"), ("3", ""), ("", "")])
+def test_each_process_gets_a_gpu_of_its_own(second_of_two, users, own):
+    if users is not None:
+        second_of_two.setenv("CUDA_VISIBLE_DEVICES", users)
+    jittor_setup.prepare_for_mpi()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    second_of_two.setenv("SHANSHUI_RESTARTED", "1")
+    jittor_setup.prepare_for_mpi()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own, "what was chosen has been chosen from once more"
+
+
+def test_processes_share_the_cores(second_of_two):
+    second_of_two.setattr(os, "cpu_count", lambda: 16)
+    second_of_two.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    jittor_setup.prepare_for_mpi()
+    assert os.environ["OMP_NUM_THREADS"] == "8"
+    second_of_two.setenv("OMP_NUM_THREADS", "3")
+    jittor_setup.prepare_for_mpi()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_with_nccl_jittor_chooses_the_gpu(second_of_two):
+    second_of_two.setenv("nccl_include_path", "/usr/include")
+    jittor_setup.prepare_for_mpi()
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_missing_mpicc_is_named(second_of_two, tmp_path):
+    second_of_two.setenv("mpicc_path", str(tmp_path / "nowhere"))
+    second_of_two.setenv("PATH", str(tmp_path / "nothing"))
+    second_of_two.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(UserError, match="libopenmpi-dev"):
+        jittor_setup.prepare_for_mpi()
+
+
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,35 +110,47 @@ def test_two_processes_paint_the_pictures_of_one(data, alone_and_together, tmp_p
     assert all(path.read_bytes() == (tmp_path / "together" / path.name).read_bytes() for path in pictures)
 
 
-def rank_of(process: Path) -> int | None:
-    """The rank of a process below /proc, if mpirun started it."""
-    try:
-        variables = dict(part.split("=", 1) for part in (process / "environ").read_text().split("\0") if "=" in part)
-        return int(variables["OMPI_COMM_WORLD_RANK"])
-    except (OSError, KeyError, ValueError):
-        return None
+def second_process(folder: Path) -> int | None:
+    """The number of the job's process of rank 1, which trains into `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environment, command = ((process / name).read_text().split("\0") for name in ("environ", "cmdline"))
+            if "OMPI_COMM_WORLD_RANK=1" in environment and str(folder) in command:
+                found.append(int(process.name))
+    return min(found, default=None)  # the others are its compilers
 
 
 def test_a_killed_process_ends_the_job_and_the_next_start_resumes(data, tmp_path):
     folder = tmp_path / "run"
-    words = train(data, folder, vae_steps=2000)
-    job = start(2, *words, "--stage", "vae")
-    while not list(folder.glob("state/vae/*")):
-        assert job.poll() is None, job.communicate()[0]
-        time.sleep(0.1)
-    second = min(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and rank_of(path) == 1)
-    os.kill(second, signal.SIGKILL)
-    killed = time.monotonic()
-    output = job.communicate(timeout=30)[0]
-    assert job.returncode != 0 and time.monotonic() - killed < 30
-    assert "signal 9" in output
+    job = start(2, *train(data, folder, vae_steps=2000), "--stage", "vae")
+    try:
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("state/vae/step-*")) and time.monotonic() < deadline:
+            assert job.poll() is None, job.communicate()[0]
+            time.sleep(0.1)
+        os.kill(second_process(folder), signal.SIGKILL)
+        output = job.communicate(timeout=30)[0]
+    finally:
+        job.kill()
+    assert job.returncode != 0 and "signal 9" in output
     done = max(int(path.stem.removeprefix("step-")) for path in (folder / "state" / "vae").glob("step-*"))
     run(2, *train(data, folder, vae_steps=done + 2), "--stage", "vae")
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps[-1] == done + 2 and steps.count(done + 1) == 1
 
 
-def test_a_fault_is_told_and_ends_all(data, tmp_path):
-    job = start(2, *train(data, tmp_path / "run", batch_size=3, vae_batch_size=3), "--stage", "vae")
-    output = job.communicate(timeout=100)[0]
-    assert job.returncode == 2 and "--vae_batch_size 3" in output and "Traceback" not in output
+@pytest.mark.parametrize("fault", ["of all processes", "of the main process"])
+def test_a_fault_is_told_and_ends_all(data, tmp_path, fault):
+    """Where the main process alone finds it, the others wait for it."""
+    words, root = {"vae_batch_size": 3}, data
+    if fault == "of the main process":
+        words, root = {}, tmp_path / "data"
+        shutil.copytree(data / "train_resized", root)
+        (root / "imgs" / "train_00003.jpg").write_bytes(b"no picture")
+    job = start(2, *train(root, tmp_path / "run", **words), "--stage", "vae")
+    try:
+        output = job.communicate(timeout=100)[0]
+    finally:
+        job.kill()
+    assert job.returncode == 2 and ("--vae_batch_size 3" if words else "train_00003.jpg") in output and "Traceback" not in output
