@@ -149,10 +149,12 @@ def precompile_headers(cache: Path) -> None:
     goes to a cache of its own, for Jittor compiles all anew where flags have changed. Does nothing where the user has chosen flags or a
     cache, for another compiler, or where it fails.
     """
-    compiler, package = os.environ.get("cc_path", "g++"), importlib.util.find_spec("jittor")
+    package = importlib.util.find_spec("jittor")
+    if package is None or any(name in os.environ for name in ("cc_flags", "kernel_flags", "cache_name")):
+        return
+    compiler = os.environ.get("cc_path", "g++")
     version = subprocess.run([compiler, "-v"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stderr
-    chosen = any(name in os.environ for name in ("cc_flags", "kernel_flags", "cache_name"))
-    if chosen or package is None or "\ngcc version" not in version:
+    if "\ngcc version" not in version:
         return
     source = Path(package.submodule_search_locations[0]) / "src"
     sizes = [(str(path), path.stat().st_size) for path in sorted(source.rglob("*.h"))]
