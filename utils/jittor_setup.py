@@ -5,7 +5,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
 - keeps CUDA to machines on which a device answers,
-- elsewhere has g++ read the headers of Jittor's sources once and for all, which is most of what compiling takes,
+- elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly: compiling takes a third of the time,
 - gives each process of an `mpirun` its GPU or its share of the cores,
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
@@ -53,7 +53,16 @@ HEADERS = """\
 #include "executor.h"
 """
 CORE, KERNELS = "-O1", "-Ofast"  # Jittor compiles its core with -O2, which takes longer and makes it no faster
-COMPILED_WITH = {"core": [CORE], "kernels": [KERNELS, "-fopenmp", "-g"]}  # -g comes from Jittor's asm_tuner.py
+COMPILED_WITH = {"core": [CORE], "kernels": [KERNELS, "-fopenmp"]}
+
+# Jittor compiles a CPU kernel by `<python> asm_tuner.py --cc_path=g++ ...`, which starts a Python, has g++ write assembly with the lines of
+# the source in it, looks there for stores that a tuner has marked (it marks few), and assembles that. To call g++ takes less than half.
+COMPILE_KERNEL = """\
+#!/bin/sh
+compiler=${2#--cc_path=}
+shift 2
+exec "$compiler" "$@"
+"""
 
 
 def cuda_device_count() -> int:
@@ -142,8 +151,9 @@ def provide_onednn(cache: Path, prefix: Path) -> None:
         raise UserError(f"{target} is there and has no lib/libmkldnn.so: remove that folder.")
 
 
-def precompile_headers(cache: Path) -> None:
-    """Has g++ precompile `HEADERS` into `cache`, once for Jittor's core and once for its kernels, and Jittor include them everywhere.
+def shorten_compiling(cache: Path) -> None:
+    """Has g++ precompile `HEADERS` into `cache`, once for Jittor's core and once for its kernels, and Jittor include them everywhere; and
+    Jittor call g++ for its kernels by `COMPILE_KERNEL`.
 
     g++ takes a precompiled header that was made with the same flags, and reads the header itself where there is none. What is compiled so
     goes to a cache of its own, for Jittor compiles all anew where flags have changed. Does nothing where the user has chosen flags or a
@@ -158,10 +168,12 @@ def precompile_headers(cache: Path) -> None:
         return
     source = Path(package.submodule_search_locations[0]) / "src"
     sizes = [(str(path), path.stat().st_size) for path in sorted(source.rglob("*.h"))]
-    name = hashlib.sha256(f"{HEADERS} {COMPILED_WITH} {sizes} {version} {platform.node()}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{HEADERS} {COMPILED_WITH} {COMPILE_KERNEL} {sizes} {version} {platform.node()}".encode()).hexdigest()[:16]
     header = cache / name / "headers.h"
     if not header.is_file():
         with suppress(subprocess.CalledProcessError), built_beside(header.parent) as building:
+            (building / "compile_kernel").write_text(COMPILE_KERNEL)
+            (building / "compile_kernel").chmod(0o755)
             (building / "headers.h").write_text(HEADERS)
             (building / "headers.h.gch").mkdir()  # of the files in it g++ takes the one that fits
             common = ["-std=c++14", "-fPIC", "-march=native", f"-I{source}"]
@@ -173,6 +185,7 @@ def precompile_headers(cache: Path) -> None:
     os.environ["cache_name"] = "shanshui"
     os.environ["cc_flags"] = f' {CORE} -include "{header}"'
     os.environ["kernel_flags"] = f" {KERNELS}"
+    os.environ["SHANSHUI_COMPILE_KERNEL"] = str(header.with_name("compile_kernel"))
 
 
 def choose_device() -> str:
@@ -224,7 +237,7 @@ def prepare() -> str:
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         provide_onednn(cache / "mkl", Path(sys.prefix))
         if device.startswith("CPU"):
-            precompile_headers(cache / "headers")
+            shorten_compiling(cache / "headers")
     os.environ.setdefault("cache_name", "default")  # else named after the git branch, if the virtual environment lies in a checkout
     return device
 
@@ -257,6 +270,7 @@ def import_jittor():
             raise
         os.environ["SHANSHUI_RESTARTED"] = "1"
         os.execv(sys.executable, sys.orig_argv)
+    jittor.flags.python_path = os.environ.get("SHANSHUI_COMPILE_KERNEL", jittor.flags.python_path)
     return jittor
 
 

@@ -71,7 +71,7 @@ def test_a_broken_onednn_is_named(prefix, tmp_path):
 def test_the_precompiled_headers_serve(compiled, tmp_path):
     """With the very flags that Jittor compiles with: a header that does not serve goes unnoticed, but for the time it takes."""
     (tmp_path / "source.cc").write_text('#include "var.h"\n')
-    flags = jt.compiler.cc_flags if compiled == "core" else jt.flags.cc_flags + " -g"  # which Jittor's asm_tuner.py adds
+    flags = jt.compiler.cc_flags if compiled == "core" else jt.flags.cc_flags
     command = f"g++ {flags} -H -S -o {tmp_path}/source.s {tmp_path}/source.cc"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert [line for line in result.stderr.splitlines() if line.startswith("! ") and line.endswith(f".gch/{compiled}")], result.stderr
@@ -82,7 +82,7 @@ def test_the_users_flags_are_left_alone(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("cc_flags", " -O3")
     before = dict(os.environ)
-    jittor_setup.precompile_headers(tmp_path / "headers")
+    jittor_setup.shorten_compiling(tmp_path / "headers")
     assert os.environ == before and not (tmp_path / "headers").exists()
 
 
