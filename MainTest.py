@@ -27,6 +27,7 @@ from tqdm import tqdm
 from datasets.landscape import TestPair, check_results, find_photos, find_test_pairs, read_image, read_mask
 from models.diffusion.samplers import SAMPLERS
 from models.latent_diffusion import LatentDiffusion
+from models.layers import DTYPES, autocast
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.metrics.score import Pictures, score, total_score
 from models.metrics.style import STYLE_METRICS, style_similarity
@@ -64,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         default="histogram",
         help="move the result's colours to the reference's (default: %(default)s)",
     )
+    painting.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products (default: %(default)s)")
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
     scoring = parser.add_argument_group("scoring")
@@ -101,16 +103,17 @@ def paint(pairs: list[TestPair], model: LatentDiffusion, judge: Judge | None, ar
 
         def results(candidate: int) -> np.ndarray:
             """uint8 [B, 384, 512, 3]; each candidate has seeds of its own."""
-            painted = model.generate(
-                masks,
-                references,
-                seeds=[picture_seed(args.seed, pair.stem, candidate) for pair in pairs],
-                sampler=args.sampler,
-                steps=args.steps,
-                guidance=args.guidance,
-                ref_guidance=args.ref_guidance,
-                ref_start=args.ref_start,
-            )
+            with autocast(args.amp):
+                painted = model.generate(
+                    masks,
+                    references,
+                    seeds=[picture_seed(args.seed, pair.stem, candidate) for pair in pairs],
+                    sampler=args.sampler,
+                    steps=args.steps,
+                    guidance=args.guidance,
+                    ref_guidance=args.ref_guidance,
+                    ref_start=args.ref_start,
+                )
             return np.stack([color_match(resize(a, SIZE), b, args.color_match) for a, b in zip(painted, references, strict=True)])
 
         best = results(0)

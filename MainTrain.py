@@ -30,7 +30,7 @@ from tqdm import tqdm
 from datasets.landscape import Pair, check_training_pairs, split
 from datasets.loader import batches, stack
 from datasets.synthetic import write_dataset
-from models.layers import autocast
+from models.layers import DTYPES, autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
 from models.pretrained import load_run, save_network
 from models.recompute import recomputation
@@ -70,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
     for stage in STAGES:
         run.add_argument(f"--init_{stage}", type=Path, help=f"start stage {stage} from published weights (folder or file)")
-    run.add_argument("--amp", choices=("no", "bfloat16"), default="no", help="mixed precision, on CUDA (default: %(default)s)")
+    run.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products; weights stay float32 (default: %(default)s)")
     run.add_argument(
         "--recompute",
         action="store_true",
@@ -106,8 +106,6 @@ def check_arguments(args: argparse.Namespace) -> None:
         faults.append("--val_fraction must be above 0 and below 1")
     if args.preset is not None and args.preset not in PRESETS:
         faults.append(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}")
-    if args.amp != "no" and not jt.has_cuda:
-        faults.append(f"--amp {args.amp} needs CUDA: Jittor's CPU kernels lose digits when they add up numbers of 16 bits")
     weights = (getattr(args, f"init_{stage}") for stage in STAGES)
     faults += [f"{path} does not exist" for path in weights if path is not None and not path.exists()]
     if faults:
@@ -252,7 +250,7 @@ def train_step(stage, micro_batches: list[dict[str, np.ndarray]], step: int, arg
 
     def losses():
         for batch in micro_batches:
-            with autocast("bfloat16" if args.amp == "bfloat16" else "float32"), recomputation(args.recompute):
+            with autocast(args.amp), recomputation(args.recompute):
                 scalars.append(stage.losses(batch))
             if args.recompute:
                 scalars[-1]["loss"].sync()  # run together, the forward and the backward pass would hold more at once
@@ -344,6 +342,8 @@ def main() -> None:
         for name in stages:
             jt.set_global_seed(seed, different_seed_for_mpi=False)
             stage = STAGES[name](config, folder)
+            if args.amp == "float16":
+                stage.learner.optimizer.scale_loss()
             weights = getattr(args, f"init_{name}")
             if weights is not None and latest_training_state(folder / "state" / name) is None:
                 stage.learner.initialise(name, weights)

@@ -1,10 +1,12 @@
 """The four layers every network is made of, in float32 or, inside `autocast`, in mixed precision.
 
-Weights stay float32. Under `autocast("bfloat16")` convolutions and linear maps compute in bfloat16 and hand on bfloat16 activations;
-normalisation computes in float32 whatever it is given (models/ops).
+Weights stay float32. Under `autocast("bfloat16")`, or "float16", convolutions and linear maps multiply numbers of that type, add the
+products up in float32 and hand on activations of that type (Micikevicius et al. 2018, "Mixed precision training"); normalisation and the
+softmax of attention compute in float32 whatever they are given (models/ops).
 """
 
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import jittor as jt
@@ -12,12 +14,13 @@ from jittor import nn
 
 from models.ops.group_norm import group_norm, layer_norm
 
+DTYPES = ("float32", "bfloat16", "float16")
 _compute_dtype = "float32"
 
 
 @contextmanager
 def autocast(dtype: str):
-    """Computes convolutions and linear maps in `dtype` ("float32" or "bfloat16") inside the block."""
+    """Computes convolutions and linear maps in `dtype`, one of `DTYPES`, inside the block."""
     global _compute_dtype
     outside, _compute_dtype = _compute_dtype, dtype
     try:
@@ -33,6 +36,17 @@ def compute_dtype() -> str:
 
 def _cast(x: jt.Var) -> jt.Var:
     return x if str(x.dtype) == _compute_dtype else x.cast(_compute_dtype)
+
+
+def _product(multiply: Callable[[jt.Var, jt.Var], jt.Var], x: jt.Var, weight: jt.Var) -> jt.Var:
+    """multiply(x, weight), both in the dtype of `autocast`, with sums in float32, as tensor cores have them.
+
+    The CPU's kernels would add up in 16 bits: there the factors are rounded, and the result. It is no faster, and shows what will happen.
+    """
+    x, weight = _cast(x), _cast(weight)
+    if _compute_dtype == "float32" or jt.flags.use_cuda:
+        return multiply(x, weight)
+    return _cast(multiply(x.float32(), weight.float32()))
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int) -> jt.Var:
@@ -52,7 +66,7 @@ class Conv2d(nn.Module):
         self._stride, self._padding = stride, padding
 
     def execute(self, x: jt.Var) -> jt.Var:
-        y = nn.conv2d(_cast(x), _cast(self.weight), None, self._stride, self._padding)
+        y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, self.weight)
         return y + _cast(self.bias).reshape(1, -1, 1, 1)
 
 
@@ -66,7 +80,7 @@ class Linear(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         # only a product of two matrices goes to the fast library on the CPU
-        y = nn.matmul_transpose(_cast(x).reshape(-1, x.shape[-1]), _cast(self.weight))
+        y = _product(nn.matmul_transpose, x.reshape(-1, x.shape[-1]), self.weight)
         if self.bias is not None:
             y = y + _cast(self.bias)
         return y.reshape(*x.shape[:-1], -1)

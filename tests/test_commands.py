@@ -226,7 +226,7 @@ def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
     before = {path: path.read_bytes() for path in trained.rglob("*.safetensors")}
     train = ["--input_path", data, "--val_fraction", 0.3, "--run"]
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--preset", "huge"), "huge", "tiny")
-    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--amp", "bfloat16", "--accumulate", 0), "CUDA", "--accumulate")
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--seed", -1, "--accumulate", 0), "--seed", "--accumulate")
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", *arguments(width=100)), "width", "100")
     one_sentence(run("MainTrain.py", *train, trained, "--preset", "small"), "tiny", "unet_channels", "--run")
     one_sentence(run("MainTrain.py", "--input_path", tmp_path / "nowhere", "--run", tmp_path / "a"), "nowhere")

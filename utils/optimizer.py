@@ -1,4 +1,4 @@
-"""AdamW with gradient accumulation and clipping."""
+"""AdamW with gradient accumulation, clipping and loss scaling."""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +8,10 @@ import numpy as np
 
 from utils import parallel
 from utils.checkpoint import check_fit
+
+FIRST_SCALE = 2.0**16  # of the loss, in float16
+SCALE_RISES_AFTER = 2000  # steps without an overflow
+OF_SCALE = ("loss_scale", "steps_at_scale")
 
 
 class AdamW:
@@ -32,6 +36,15 @@ class AdamW:
         self.second = {name: jt.zeros(parameter.shape).stop_grad() for name, parameter in self.parameters.items()}
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.updates = self.skipped = 0
+        self.scales_loss, self.loss_scale, self.steps_at_scale = False, 1.0, 0
+
+    def scale_loss(self) -> None:
+        """From here on takes the gradient of the loss times `loss_scale`, and divides it by that, so that its small numbers do not vanish
+        in float16. The scale is halved where the gradient overflows, and doubled where it long has not.
+
+        Micikevicius et al. 2018, "Mixed precision training", section 3.2.
+        """
+        self.scales_loss, self.loss_scale = True, FIRST_SCALE
 
     def step(self, losses: Iterable[jt.Var], lr: float, max_norm: float = math.inf) -> float:
         """One update by the gradient of the mean of `losses`, over all processes too, whose global norm is returned.
@@ -43,14 +56,16 @@ class AdamW:
         parameters = list(self.parameters.values())
         gradients, count = None, 0
         for loss in losses:
-            parts = jt.grad(loss, parameters, retain_graph=False)
+            parts = jt.grad(loss * self.loss_scale if self.scales_loss else loss, parameters, retain_graph=False)
             if gradients is not None:
                 parts = [total + part for total, part in zip(gradients, parts, strict=True)]
             gradients = [part.float32().stop_grad() for part in parts]
             jt.sync(gradients)  # runs the micro-batch now, so that its graph is free before the next is built
             count += 1
         gradients = parallel.mean(gradients)
+        count *= self.loss_scale
         norm = global_norm(gradients) / count
+        self.adapt_scale(math.isfinite(norm))
         if not math.isfinite(norm):
             self.skipped += 1
             return norm
@@ -70,20 +85,36 @@ class AdamW:
         jt.sync([*parameters, *self.first.values(), *self.second.values()])
         return norm
 
+    def adapt_scale(self, finite: bool) -> None:
+        """Halves or doubles the scale of the loss after a step whose gradient was finite, or not."""
+        if not self.scales_loss:
+            return
+        self.steps_at_scale = self.steps_at_scale + 1 if finite else 0
+        if not finite:
+            self.loss_scale /= 2
+        elif self.steps_at_scale == SCALE_RISES_AFTER:
+            self.loss_scale, self.steps_at_scale = self.loss_scale * 2, 0
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """The state, copied: "first.<name>" and "second.<name>" moments, "updates", "skipped"."""
+        """The state, copied: "first.<name>" and "second.<name>" moments, "updates", "skipped"; where the loss is scaled, `OF_SCALE`."""
         state = {f"first.{name}": moment.numpy() for name, moment in self.first.items()}
         state |= {f"second.{name}": moment.numpy() for name, moment in self.second.items()}
-        return state | {"updates": np.array([self.updates]), "skipped": np.array([self.skipped])}
+        counters = ("updates", "skipped", *(OF_SCALE if self.scales_loss else ()))
+        return state | {name: np.array([getattr(self, name)]) for name in counters}
 
     def load(self, arrays: dict[str, np.ndarray], source: str = "the checkpoint") -> None:
-        """Takes back what `arrays()` gave. Raises UserError naming each that does not fit; `source` is their file."""
-        check_fit({name: array.shape for name, array in self.arrays().items()}, arrays, source, "the optimizer")
+        """Takes back what `arrays()` gave, of a scaled loss or not: a run may change its precision.
+
+        Raises UserError naming each that does not fit; `source` is their file.
+        """
+        expected, found = ({name: a for name, a in state.items() if name not in OF_SCALE} for state in (self.arrays(), arrays))
+        check_fit({name: array.shape for name, array in expected.items()}, found, source, "the optimizer")
         for name in self.parameters:
             self.first[name].update(jt.array(arrays[f"first.{name}"])).stop_grad()
             self.second[name].update(jt.array(arrays[f"second.{name}"])).stop_grad()
         jt.sync([*self.first.values(), *self.second.values()])
-        self.updates, self.skipped = int(arrays["updates"][0]), int(arrays["skipped"][0])
+        for name in ("updates", "skipped", *(name for name in OF_SCALE if self.scales_loss and name in arrays)):
+            setattr(self, name, arrays[name][0].item())
 
 
 def global_norm(gradients: list[jt.Var]) -> float:

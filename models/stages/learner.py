@@ -29,7 +29,8 @@ class Learner:
         norm = self.optimizer.step(losses, lr, self.config.max_norm)
         for average in self.averages.values():
             average.update(step)
-        return {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped}
+        scale = {"loss_scale": self.optimizer.loss_scale} if self.optimizer.scales_loss else {}
+        return {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped} | scale
 
     def initialise(self, name: str, path: Path) -> None:
         """Starts one of the networks, and its average, from published weights (models.pretrained.initialise)."""

@@ -42,21 +42,33 @@ def test_a_zeroed_layer_gives_zero_and_learns():
     assert np.abs(gradient.numpy()).min() > 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("layer, shape", [(Conv2d(8, 16, 1), (2, 8, 4, 6)), (Linear(8, 16), (2, 3, 8))])
-def test_autocast_computes_in_bfloat16_and_keeps_float32_weights_and_gradients(layer, shape):
+def test_autocast_computes_in_16_bits_and_keeps_float32_weights_and_gradients(layer, shape, dtype):
     for parameter in layer.parameters():
         parameter.update(jt.array(integers(*parameter.shape)))
     x = jt.array(integers(*shape))
     y = layer(x)
     expected = [y, *jt.grad(y.sum(), layer.parameters())]
-    with autocast("bfloat16"):
+    with autocast(dtype):
         y = layer(x)
-        assert y.dtype == "bfloat16"
+        assert y.dtype == dtype
         found = [y.float32(), *jt.grad(y.float32().sum(), layer.parameters())]
     for a, b in zip(expected, found, strict=True):
         assert b.dtype == "float32" and a.numpy().any()
         np.testing.assert_array_equal(b.numpy(), a.numpy())
     assert {str(parameter.dtype) for parameter in layer.parameters()} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype, digits", [("bfloat16", 8), ("float16", 11)])
+def test_factors_are_rounded_and_sums_are_not(dtype, digits):
+    """Added up one by one in 16 bits, ones would stop counting at 256 or at 2048."""
+    layer = Linear(4096, 1, bias=False)
+    for weight, ones, expected in (1, 4096, 4096), (1 + 2.0 ** (1 - digits), 1, 1 + 2.0 ** (1 - digits)), (1 + 2.0 ** (-1 - digits), 1, 1):
+        layer.weight.update(jt.full(layer.weight.shape, weight))
+        with autocast(dtype):
+            y = layer(jt.array(np.r_[np.ones(ones), np.zeros(4096 - ones)][None].astype(np.float32)))
+        assert y.item() == expected
 
 
 def test_autocast_ends_with_its_block():
@@ -72,13 +84,14 @@ def test_autocast_ends_with_its_block():
         assert dtype() == "bfloat16"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("case", UNETS)
-def test_a_unet_under_autocast_gives_float32(case):
+def test_a_unet_under_autocast_gives_float32(case, dtype):
     from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
     from tests.golden.networks import TIMESTEPS, unet_inputs
 
     unet = UNet2DConditionModel(UNet2DConditionConfig(**UNETS[case]))
-    with autocast("bfloat16"):  # types are known without computing anything
+    with autocast(dtype):  # types are known without computing anything
         y = unet(timestep=TIMESTEPS, **{name: jt.array(array) for name, array in unet_inputs(case).items()})
         gradients = jt.grad(y.sum(), unet.parameters())
     assert {str(v.dtype) for v in [y, *gradients, *unet.parameters()]} == {"float32"}

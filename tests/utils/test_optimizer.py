@@ -94,6 +94,41 @@ def test_a_gradient_that_is_not_finite_changes_nothing(module, bad):
     assert not same(module_arrays(module), weights)
 
 
+def in_float16(module, size):
+    """A loss whose gradient passes through float16, in which 1e-8 is nothing and 1e5 infinite."""
+    return (module(jt.ones((1, 4))).float16().float32() * size).sum()
+
+
+def test_the_loss_is_scaled_until_its_gradient_fits_float16(module):
+    optimizer = AdamW(module.named_parameters())
+    assert optimizer.step([in_float16(module, 1e-9)], lr=0.1) == 0
+    optimizer.scale_loss()
+    assert optimizer.step([in_float16(module, 1e-9)], lr=0.1) == pytest.approx(1e-9 * np.sqrt(3 * 5), rel=1e-2)
+    assert (optimizer.loss_scale, optimizer.skipped) == (2**16, 0)
+    for _ in range(3):
+        optimizer.step([in_float16(module, 4), in_float16(module, 4)], lr=0.1)
+    assert (optimizer.loss_scale, optimizer.skipped) == (2**13, 3)
+    assert optimizer.step([in_float16(module, 4), in_float16(module, 4)], lr=0.1) == pytest.approx(4 * np.sqrt(3 * 5), rel=1e-2)
+    assert (optimizer.loss_scale, optimizer.skipped, optimizer.updates) == (2**13, 3, 3)
+
+
+def test_the_scale_of_the_loss_rises_and_is_kept(module, monkeypatch):
+    monkeypatch.setattr("utils.optimizer.SCALE_RISES_AFTER", 3)
+    scaled, plain = AdamW(module.named_parameters()), AdamW(module.named_parameters())
+    scaled.scale_loss()
+    for _ in range(4):
+        scaled.step([in_float16(module, 1e-3)], lr=0.1)
+    assert (scaled.loss_scale, scaled.steps_at_scale) == (2**17, 1)
+    plain.load(scaled.arrays())
+    assert (plain.updates, plain.loss_scale) == (4, 1)
+    state = plain.arrays()
+    for arrays, expected in ((scaled.arrays(), (2**17, 1)), (state, (2**16, 0))):
+        resumed = AdamW(module.named_parameters())
+        resumed.scale_loss()
+        resumed.load(arrays)
+        assert (resumed.loss_scale, resumed.steps_at_scale, resumed.updates) == (*expected, 4)
+
+
 def test_only_matrices_decay_and_frozen_weights_stay(module):
     frozen = jt.ones((4,)).stop_grad()
     module.bias.update(jt.ones((3,)))
