@@ -1,13 +1,15 @@
-"""Scaled dot-product attention in float32.
+"""Scaled dot-product attention, fused: the [N, M] probabilities are never stored (Dao et al. 2022, FlashAttention).
 
-Jittor's batched product is a plain loop on the CPU, and its softmax scalar. There one fused kernel goes forward and one backward, for
-every shape, without ever storing the [N, M] probabilities (Dao et al. 2022, FlashAttention). Elsewhere the plain-Jittor reference
-computes the same.
+On the CPU, where Jittor's batched product is a plain loop and its softmax scalar, one kernel goes forward and one backward, for every
+shape, in float32. On GPUs from compute capability 8.0 on, tensor cores compute heads of up to 160 channels (attention.cuh). Elsewhere
+the plain-Jittor reference computes the same.
 """
 
 import math
 
 import jittor as jt
+
+from models.ops.cuda import cuda_header, has_tensor_cores
 
 # Queries are taken in blocks of 64, which lie along the vector lanes: scores are kept as Sᵀ [keys, queries] and the output as Oᵀ
 # [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries.
@@ -177,18 +179,54 @@ BACKWARD = r"""
 """
 
 
+CUDA_FORWARD = r"""
+    int64_t heads = in0_shape0;
+    int n = in0_shape1, m = in1_shape1;
+    float scale = 1 / (std::sqrt((double)D) * std::log(2.));
+    typedef Shape<T, D, WARPS, COLUMNS> S;
+    launch(attention_forward<T, D, WARPS, COLUMNS>, heads * ((n + S::ROWS - 1) / S::ROWS), S::THREADS, 4 * S::FORWARD,
+           (const T*)in0_p, (const T*)in1_p, (const T*)in2_p, (T*)out0_p, (float*)out1_p, n, m, scale);
+"""
+
+CUDA_BACKWARD = r"""
+    int64_t heads = in0_shape0;
+    int n = in0_shape1, m = in1_shape1;
+    float gradient_scale = 1 / std::sqrt((double)D), scale = gradient_scale / std::log(2.);
+    typedef Shape<T, D, WARPS, COLUMNS> S;
+    launch(attention_backward_q<T, D, WARPS, COLUMNS>, heads * ((n + S::ROWS - 1) / S::ROWS), S::THREADS, 4 * S::BACKWARD_Q,
+           (const T*)in0_p, (const T*)in1_p, (const T*)in2_p, (const T*)in3_p, (const float*)in4_p, (const T*)in5_p, (T*)out0_p,
+           (float*)out3_p, n, m, scale, gradient_scale);
+    launch(attention_backward_kv<T, D, WARPS, COLUMNS>, heads * ((m + S::ROWS - 1) / S::ROWS), S::THREADS, 4 * S::BACKWARD_KV,
+           (const T*)in0_p, (const T*)in1_p, (const T*)in2_p, (const float*)in4_p, (const T*)in5_p, (const float*)out3_p, (T*)out1_p,
+           (T*)out2_p, n, m, scale, gradient_scale);
+"""
+
+LARGEST_CUDA_HEAD = 160  # of what a block's registers and 99 KiB of shared memory hold
+
+
+def kernels(dtype: str, head_size: int) -> str:
+    """attention.cuh for one type and head size: the more words a row takes, the fewer rows a block has."""
+    halves, small = dtype != "float32", head_size <= 80
+    warps = 4 if halves or small else 2
+    columns = (64 if head_size <= 64 else 32) if halves else (32 if small else 16)
+    return cuda_header("attention.cuh", dtype, D=head_size, WARPS=warps, COLUMNS=columns)
+
+
 class FusedAttention(jt.Function):
-    """The CPU kernels, on q [heads, N, D], k and v [heads, M, D], all float32. First derivatives only."""
+    """The kernels, on q [heads, N, D], k and v [heads, M, D]; on the CPU all float32. First derivatives only."""
 
     def execute(self, q, k, v):
-        shapes, dtypes = [q.shape, q.shape[:2]], ["float32"] * 2
-        o, logsumexp = jt.code(shapes, dtypes, [q, k, v], cpu_header=CPU_HEADER, cpu_src=FORWARD)
+        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": kernels(str(q.dtype), q.shape[-1])}
+        shapes, dtypes = [q.shape, q.shape[:2]], [q.dtype, "float32"]
+        o, logsumexp = jt.code(shapes, dtypes, [q, k, v], cpu_src=FORWARD, cuda_src=CUDA_FORWARD, **self._headers)
         self._saved = q, k, v, o, logsumexp
         return o
 
     def grad(self, d_o):
-        shapes, dtypes = [t.shape for t in self._saved[:3]], ["float32"] * 3
-        return jt.code(shapes, dtypes, [*self._saved, d_o], cpu_header=CPU_HEADER, cpu_src=BACKWARD)
+        q, k, v = self._saved[:3]
+        shapes, dtypes = [q.shape, k.shape, v.shape, q.shape[:2]], [q.dtype] * 3 + ["float32"]  # the last is the CUDA kernels' own
+        inputs = [*self._saved, d_o]
+        return jt.code(shapes, dtypes, inputs, cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)[:3]
 
 
 def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
@@ -201,12 +239,13 @@ def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
 def scaled_dot_product_attention(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
     """softmax(q kᵀ / √D) v (Vaswani et al. 2017, equation 1): q [B, heads, N, D], k and v [B, heads, M, D] → [B, heads, N, D].
 
-    Computed in float32, returned in q's dtype. Raises ValueError if the shapes do not go together.
+    Sums and softmax are computed in float32, the result is returned in q's dtype. Raises ValueError if the shapes do not go together.
 
-    On the CPU the gradient cannot itself be differentiated; `attention_reference` can.
+    Where it is fused the gradient cannot itself be differentiated; `attention_reference` can.
     """
     if k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not go together")
-    rows = [t.float32().reshape(-1, *t.shape[2:]) for t in (q, k, v)]
-    compute = attention_reference if jt.flags.use_cuda else FusedAttention.apply
+    by_tensor_cores = has_tensor_cores() and q.shape[-1] <= LARGEST_CUDA_HEAD
+    rows = [t.cast(q.dtype if by_tensor_cores else "float32").reshape(-1, *t.shape[2:]) for t in (q, k, v)]
+    compute = FusedAttention.apply if by_tensor_cores or not jt.flags.use_cuda else attention_reference
     return compute(*rows).reshape(q.shape).cast(q.dtype)

@@ -1,10 +1,12 @@
 """Depthwise 3x3 convolution of channels-last activations, as transformers have them.
 
-Jittor writes a grouped convolution out as a sum over seven axes. On the CPU one kernel here goes forward and one backward, with vectors
-over channels; elsewhere the plain-Jittor reference computes the same.
+Jittor writes a grouped convolution out as a sum over seven axes. Here one kernel goes forward and one backward, on the CPU and on CUDA
+(depthwise_conv.cuh), with vectors over channels; the plain-Jittor reference computes the same.
 """
 
 import jittor as jt
+
+from models.ops.cuda import cuda_header
 
 # The zeros around the picture are never read: a tap (r, s) is added where its row and column exist.
 CPU_HEADER = r"""
@@ -83,16 +85,38 @@ BACKWARD = r"""
 """
 
 
+CUDA_FORWARD = r"""
+    int64_t count = in0->num;
+    launch(depthwise_conv, (count + 255) / 256, 256, 0, (const float*)in0_p, (const float*)in1_p, (const float*)in2_p, (float*)out0_p,
+           count, (int)in0_shape1, (int)in0_shape2, (int)in0_shape3, false);
+"""
+
+CUDA_BACKWARD = r"""
+    int64_t count = in0->num;
+    int height = in0_shape1, width = in0_shape2, channels = in0_shape3, slices = out3_shape0;
+    const float *x = (const float*)in0_p, *dy = (const float*)in2_p;
+    float* sums = (float*)out3_p;
+    launch(depthwise_conv, (count + 255) / 256, 256, 0, dy, (const float*)in1_p, (const float*)nullptr, (float*)out0_p, count, height,
+           width, channels, true);
+    launch(depthwise_conv_sums, (channels + 31) / 32 * slices, 256, 10 * 256 * 4, x, dy, sums, count / channels, height, width, channels,
+           slices);
+    launch(sum_slices, (10 * channels + 127) / 128, 128, 0, (const float*)sums, (float*)out1_p, (float*)out2_p, slices, channels);
+"""
+
+
 class FusedDepthwiseConv(jt.Function):
-    """The CPU kernels, on x [B, H, W, C], taps [9, C] and bias [C], all float32. First derivatives only."""
+    """The kernels, on x [B, H, W, C], taps [9, C] and bias [C], all float32. First derivatives only."""
 
     def execute(self, x, taps, bias):
         self._saved = x, taps, bias
-        return jt.code(x.shape, "float32", [x, taps, bias], cpu_header=CPU_HEADER, cpu_src=FORWARD)
+        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": cuda_header("depthwise_conv.cuh", "float32")}
+        return jt.code(x.shape, "float32", [x, taps, bias], cpu_src=FORWARD, cuda_src=CUDA_FORWARD, **self._headers)
 
     def grad(self, dy):
         x, taps, bias = self._saved
-        return jt.code([x.shape, taps.shape, bias.shape], ["float32"] * 3, [x, taps, dy], cpu_header=CPU_HEADER, cpu_src=BACKWARD)
+        shapes = [x.shape, taps.shape, bias.shape, (64, 10, x.shape[3])]  # the last is the CUDA kernels' own
+        grads = jt.code(shapes, ["float32"] * 4, [x, taps, dy], cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)
+        return grads[:3]
 
 
 def depthwise_conv_reference(x: jt.Var, taps: jt.Var, bias: jt.Var) -> jt.Var:
@@ -105,8 +129,7 @@ def depthwise_conv_reference(x: jt.Var, taps: jt.Var, bias: jt.Var) -> jt.Var:
 def depthwise_conv3x3(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     """Each channel of x [B, H, W, C] convolved with its own 3x3 kernel, zeros around the picture; weight [C, 1, 3, 3], bias [C].
 
-    Computed in float32, returned in x's dtype. On the CPU the gradient cannot itself be differentiated.
+    Computed in float32, returned in x's dtype. The gradient cannot itself be differentiated.
     """
     taps = weight.float32().reshape(-1, 9).transpose(1, 0)
-    compute = depthwise_conv_reference if jt.flags.use_cuda else FusedDepthwiseConv.apply
-    return compute(x.float32(), taps, bias.float32()).cast(x.dtype)
+    return FusedDepthwiseConv.apply(x.float32(), taps, bias.float32()).cast(x.dtype)

@@ -1,13 +1,15 @@
 """Group norm, alone or followed by SiLU, and layer norm: float32 whatever the input, with statistics that are exact.
 
 Jittor's own computes the variance as E[x²] − E[x]², which cancels where the mean is large against the spread. Here a mean is taken
-first, and the variance about it. On the CPU one fused kernel goes forward and one backward, for every shape, with or without SiLU;
-elsewhere the plain-Jittor reference computes the same.
+first, and the variance about it. One fused kernel goes forward and one backward, for every shape, with or without SiLU, on the CPU and on
+CUDA (group_norm.cuh); the plain-Jittor reference computes the same.
 """
 
 import math
 
 import jittor as jt
+
+from models.ops.cuda import cuda_header
 
 # The rows are x [B, G, C/G · S], one for each sample and group: `elementwise` where S = 1, so that a row holds one element of each
 # channel and vectors run over channels; else vectors run over the S positions of a channel, which share their weight and bias.
@@ -160,21 +162,56 @@ BACKWARD = r"""
 """
 
 
+CUDA_FORWARD = r"""
+    int64_t batch = in0_shape0;
+    int positions = in0_shape2, groups = data["groups"], width = in0_shape1 / groups;
+    bool large = (int64_t)width * positions > 8192;
+    launch(data["silu"] ? group_norm_forward<T, true> : group_norm_forward<T, false>, batch * groups, large ? 512 : 128, 32 * 4,
+           (const T*)in0_p, (const float*)in1_p, (const float*)in2_p, (T*)out0_p, (float*)out1_p, groups, width, positions,
+           (float)data["eps"]);
+"""
+
+CUDA_BACKWARD = r"""
+    int64_t batch = in0_shape0;
+    int channels = in0_shape1, positions = in0_shape2, groups = data["groups"], width = channels / groups, slices = out3_shape0;
+    bool silu = data["silu"], large = (int64_t)width * positions > 8192;
+    const T *x = (const T*)in0_p, *dy = (const T*)in3_p;
+    const float *weight = (const float*)in1_p, *bias = (const float*)in2_p, *statistics = (const float*)in4_p;
+    T* dx = (T*)out0_p;
+    float* sums = (float*)out3_p;
+    if (groups * positions == 1) {
+        launch(silu ? layer_norm_backward<T, true> : layer_norm_backward<T, false>, batch, 128, 32 * 4, x, weight, bias, dy, statistics,
+               dx, channels);
+        launch(silu ? layer_norm_sums<T, true> : layer_norm_sums<T, false>, (channels + 31) / 32 * slices, 256, 2 * 256 * 4, x, weight,
+               bias, dy, statistics, sums, batch, channels, slices);
+    } else {
+        int shared_bytes = (32 + 2 * width * ((positions + 1023) / 1024)) * 4;
+        launch(silu ? group_norm_backward<T, true> : group_norm_backward<T, false>, batch * groups, large ? 512 : 128, shared_bytes, x,
+               weight, bias, dy, statistics, dx, sums, groups, width, positions);
+    }
+    launch(sum_slices, (channels + 127) / 128, 128, 0, (const float*)sums, (float*)out1_p, (float*)out2_p, slices, channels);
+"""
+
+
 class FusedGroupNorm(jt.Function):
-    """The CPU kernels, on x [B, C, S], weight [C] and bias [C], all float32. First derivatives only."""
+    """The kernels, on x [B, C, S], weight [C] and bias [C]; weight and bias float32, on the CPU x too. First derivatives only."""
 
     def execute(self, x, num_groups, weight, bias, eps, silu):
         self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu)}
-        shapes, dtypes = [x.shape, (x.shape[0], num_groups, 3)], ["float32"] * 2
-        y, statistics = jt.code(shapes, dtypes, [x, weight, bias], cpu_header=CPU_HEADER, cpu_src=FORWARD, data=self._data)
+        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": cuda_header("group_norm.cuh", str(x.dtype))}
+        shapes, dtypes = [x.shape, (x.shape[0], num_groups, 3)], [x.dtype, "float32"]
+        inputs = [x, weight, bias]
+        y, statistics = jt.code(shapes, dtypes, inputs, cpu_src=FORWARD, cuda_src=CUDA_FORWARD, data=self._data, **self._headers)
         self._saved = x, weight, bias, statistics
         return y
 
     def grad(self, dy):
         x, weight, bias, statistics = self._saved
-        shapes, dtypes = [x.shape, weight.shape, bias.shape], ["float32"] * 3
+        batch, channels, positions = x.shape
+        sums = (min(batch, 64) if statistics.shape[1] * positions == 1 else batch, channels, 2)  # the CUDA kernels' own
+        shapes, dtypes = [x.shape, weight.shape, bias.shape, sums], [x.dtype] + ["float32"] * 3
         inputs = [x, weight, bias, dy, statistics]
-        grads = jt.code(shapes, dtypes, inputs, cpu_header=CPU_HEADER, cpu_src=BACKWARD, data=self._data)
+        grads = jt.code(shapes, dtypes, inputs, cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, data=self._data, **self._headers)
         return grads[0], None, grads[1], grads[2], None, None
 
 
@@ -194,15 +231,14 @@ def group_norm(x: jt.Var, num_groups: int, weight: jt.Var, bias: jt.Var, eps: fl
     Each sample's C / num_groups channels of a group are brought to mean 0 and variance 1 (`eps` is added to the variance), then scaled
     and shifted by channel. Computed in float32, returned in x's dtype. Raises ValueError if num_groups does not divide C.
 
-    On the CPU the gradient cannot itself be differentiated; `group_norm_reference` can.
+    The gradient cannot itself be differentiated; that of `group_norm_reference` can.
     """
     batch, channels, *spatial = x.shape
     if channels % num_groups:
         raise ValueError(f"group_norm: {channels} channels do not divide into {num_groups} groups")
-    rows = x.float32().reshape(batch, channels, math.prod(spatial))
-    weight, bias = weight.float32(), bias.float32()
-    compute = group_norm_reference if jt.flags.use_cuda else FusedGroupNorm.apply
-    return compute(rows, num_groups, weight, bias, eps, silu).reshape(x.shape).cast(x.dtype)
+    rows = x.cast(x.dtype if jt.flags.use_cuda else "float32").reshape(batch, channels, math.prod(spatial))
+    y = FusedGroupNorm.apply(rows, num_groups, weight.float32(), bias.float32(), eps, silu)
+    return y.reshape(x.shape).cast(x.dtype)
 
 
 def layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var, eps: float = 1e-5) -> jt.Var:

@@ -1,0 +1,83 @@
+"""The CUDA kernels' arithmetic against the plain-Jittor references: run on the CPU by cuda_on_cpu.h, so on any machine."""
+
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.ops.attention import FusedAttention, attention_reference
+from models.ops.cuda import DEVICE
+from models.ops.depthwise_conv import FusedDepthwiseConv, depthwise_conv_reference
+from models.ops.group_norm import FusedGroupNorm, group_norm_reference
+
+ON_CPU = Path(__file__).with_name("cuda_on_cpu.h").read_text()
+TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.5e-2}  # relative to the largest value
+
+pytestmark = pytest.mark.skipif(bool(jt.has_cuda), reason="there the kernels themselves are tested, by all that uses them")
+
+
+@pytest.fixture(autouse=True)
+def cuda_sources_on_the_cpu(monkeypatch):
+    code = jt.code
+
+    def on_cpu(shapes, dtypes, inputs, cuda_header, cuda_src, data=None, **cpu):
+        assert DEVICE in cuda_header
+        return code(shapes, dtypes, inputs, cpu_header=cuda_header.replace(DEVICE, ON_CPU), cpu_src=cuda_src, data=data or {})
+
+    monkeypatch.setattr(jt, "code", on_cpu)
+
+
+def drawn(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def compare(compute, reference, arrays, dtype, cast):
+    """Outputs and gradients of the two, on the same rounded numbers; the first `cast` inputs are of `dtype`."""
+    inputs = [jt.array(array).cast(dtype if i < cast else "float32") for i, array in enumerate(arrays)]
+    exact = [x.float32() for x in inputs]
+    y, expected = compute(*inputs), reference(*exact)
+    assert y.dtype == dtype
+    dy = jt.array(drawn(*y.shape, seed=1)).cast(dtype).float32()
+    found = [y, *jt.grad((y.float32() * dy).sum(), inputs)]
+    for i, (a, b) in enumerate(zip(found, [expected, *jt.grad((expected * dy).sum(), exact)], strict=True)):
+        a, b = a.float32().numpy(), b.numpy()
+        assert np.abs(a - b).max() <= TOLERANCES[dtype] * np.abs(b).max(), f"gradient {i}" if i else "output"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "queries", "keys"),
+    [("float32", 17, 33, 130), ("float32", 160, 40, 33), ("float16", 40, 70, 130), ("bfloat16", 17, 65, 9), ("bfloat16", 160, 33, 65)],
+)
+def test_attention(dtype, head_size, queries, keys):
+    q, k, v = drawn(2, queries, head_size), drawn(2, keys, head_size, seed=2), drawn(2, keys, head_size, seed=3)
+    compare(FusedAttention.apply, attention_reference, [3 * q, k, v], dtype, cast=3)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((2, 6, 50), 3), ((1, 4, 5000), 2), ((3, 8, 1), 2), ((70, 40, 1), 1)],  # one of many positions, one as in layer norm
+)
+def test_group_norm(dtype, shape, groups):
+    x, weight, bias = drawn(*shape) + 3, drawn(shape[1], seed=2), drawn(shape[1], seed=3)
+    for silu in (False, True):
+
+        def with_these(norm, silu=silu):
+            return lambda x, weight, bias: norm(x, groups, weight, bias, 1e-5, silu)
+
+        compare(with_these(FusedGroupNorm.apply), with_these(group_norm_reference), [x, weight, bias], dtype, cast=1)
+
+
+def test_group_norm_of_a_large_mean():
+    """float32 holds 10,000 ± 1 to three digits: what is left of them must not be lost."""
+    x = drawn(1, 4, 3000) + 10_000
+    exact = (x.astype(np.float64).reshape(2, -1) - x.astype(np.float64).reshape(2, -1).mean(axis=1, keepdims=True)).reshape(x.shape)
+    exact /= np.sqrt((exact.reshape(2, -1) ** 2).mean(axis=1) + 1e-5).repeat(2)[None, :, None]
+    y = FusedGroupNorm.apply(jt.array(x), 2, jt.ones(4), jt.zeros(4), 1e-5, False)
+    np.testing.assert_allclose(y.numpy(), exact, atol=2e-6)
+
+
+def test_depthwise_conv():
+    x, taps, bias = drawn(2, 5, 7, 40), drawn(9, 40, seed=2), drawn(40, seed=3)
+    compare(FusedDepthwiseConv.apply, depthwise_conv_reference, [x, taps, bias], "float32", cast=3)
