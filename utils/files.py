@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,26 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def built_beside(target: Path) -> Iterator[Path]:
+    """A new folder that becomes `target` in one rename when the block ends, so that processes that start at once do not disturb each other.
+
+    Raises UserError where that cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="incomplete-", dir=target.parent))
+        try:
+            yield building
+            building.chmod(0o755)
+            os.rename(building, target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        if not target.is_dir():  # else another process was quicker
+            raise UserError(f"{target} could not be written: {error}. Make the folder above it writable, or free space.") from error
 
 
 @contextmanager

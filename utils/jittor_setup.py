@@ -4,7 +4,7 @@ Left alone, Jittor 1.3.11 downloads oneDNN at its first import, and on CUDA mach
 network. It also dies where `nvcc` is installed but no GPU answers. This module
 
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
-- keeps CUDA to machines on which a device answers,
+- keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
 - elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly: compiling takes a third of the time,
 - gives each process of an `mpirun` its GPU or its share of the cores,
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
@@ -24,12 +24,12 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from utils.cuda_toolkit import find_nvcc, provide_toolkit
 from utils.errors import UserError, or_exit
+from utils.files import built_beside
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
@@ -77,11 +77,6 @@ def cuda_device_count() -> int:
     return count.value
 
 
-def find_nvcc() -> str | None:
-    candidates = [os.environ.get("nvcc_path"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"]
-    return next((path for path in candidates if path and Path(path).is_file()), None)
-
-
 def check_toolchain() -> None:
     """Raises UserError where Jittor could not compile: no C++ compiler, or no Python headers."""
     if shutil.which(os.environ.get("cc_path", "g++")) is None:
@@ -105,26 +100,6 @@ def check_opencv() -> None:
         raise UserError(f"{error}: install the packages with {sys.executable} -m pip install -r requirements.txt") from error
     except ImportError as error:
         raise UserError(f"OpenCV does not load ({error}). Debian, Ubuntu: apt-get install libgl1 libglib2.0-0") from error
-
-
-@contextmanager
-def built_beside(target: Path) -> Iterator[Path]:
-    """A new folder that becomes `target` in one rename when the block ends, so that processes that start at once do not disturb each other.
-
-    Raises UserError where that cannot be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix="incomplete-", dir=target.parent))
-        try:
-            yield building
-            building.chmod(0o755)
-            os.rename(building, target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    except OSError as error:
-        if not target.is_dir():  # else another process was quicker
-            raise UserError(f"{target} could not be written: {error}. Make the folder above it writable, or free space.") from error
 
 
 def provide_onednn(cache: Path, prefix: Path) -> None:
@@ -188,10 +163,15 @@ def shorten_compiling(cache: Path) -> None:
     os.environ["SHANSHUI_COMPILE_KERNEL"] = str(header.with_name("compile_kernel"))
 
 
-def choose_device() -> str:
-    """Leaves CUDA on only where a device answers and `nvcc` is there to compile for it; returns a description of the device."""
+def choose_device(cache: Path) -> str:
+    """Leaves CUDA on only where a device answers and there is an `nvcc` to compile for it, which it has Jittor use by way of a toolkit in
+    `cache` unless the user has named one (nvcc_path); returns a description of the device.
+    """
     devices = cuda_device_count()
-    if devices and find_nvcc():
+    nvcc = (Path(os.environ["nvcc_path"]) if os.environ.get("nvcc_path") else find_nvcc()) if devices else None
+    if nvcc is not None:
+        if "nvcc_path" not in os.environ:
+            os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
         for download in ("use_cutt", "use_cutlass"):  # speed-ups for operators that we do not use
             os.environ.setdefault(download, "0")
         if "nccl_include_path" not in os.environ:
@@ -233,7 +213,8 @@ def prepare() -> str:
         prepare_for_mpi()
     elif int(os.environ.get("PMI_SIZE", 1)) > 1:
         raise UserError("Started as one of several processes, but not by Open MPI's mpirun, the only one that Jittor knows: use that.")
-    device, cache = choose_device(), Path.home() / ".cache" / "jittor"
+    cache = Path.home() / ".cache" / "jittor"
+    device = choose_device(cache / "cuda")
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         provide_onednn(cache / "mkl", Path(sys.prefix))
         if device.startswith("CPU"):

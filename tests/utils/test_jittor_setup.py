@@ -93,7 +93,7 @@ def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("nvcc_path", raising=False)
     monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 0)
-    assert jittor_setup.choose_device().startswith("CPU")
+    assert jittor_setup.choose_device(tmp_path).startswith("CPU")
     assert os.environ["nvcc_path"] == ""
 
 
@@ -105,7 +105,7 @@ def test_cuda_is_on_where_a_device_answers(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")  # so that the test leaves no trace
         monkeypatch.delenv(name)
     monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
-    assert jittor_setup.choose_device() == "CUDA (2 devices)"
+    assert jittor_setup.choose_device(tmp_path) == "CUDA (2 devices)"
     assert os.environ["nvcc_path"] == str(tmp_path / "nvcc")
     assert (os.environ["use_cutt"], os.environ["use_cutlass"]) == ("1", "0")
 

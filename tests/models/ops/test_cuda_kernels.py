@@ -1,15 +1,17 @@
 """The CUDA kernels' arithmetic against the plain-Jittor references: run on the CPU by cuda_on_cpu.h, so on any machine."""
 
+import subprocess
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
 import pytest
 
-from models.ops.attention import FusedAttention, attention_reference
-from models.ops.cuda import DEVICE
+from models.ops.attention import FusedAttention, attention_reference, kernels
+from models.ops.cuda import DEVICE, cuda_header
 from models.ops.depthwise_conv import FusedDepthwiseConv, depthwise_conv_reference
 from models.ops.group_norm import FusedGroupNorm, group_norm_reference
+from utils.cuda_toolkit import find_nvcc
 
 ON_CPU = Path(__file__).with_name("cuda_on_cpu.h").read_text()
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.5e-2}  # relative to the largest value
@@ -81,3 +83,27 @@ def test_group_norm_of_a_large_mean():
 def test_depthwise_conv():
     x, taps, bias = drawn(2, 5, 7, 40), drawn(9, 40, seed=2), drawn(40, seed=3)
     compare(FusedDepthwiseConv.apply, depthwise_conv_reference, [x, taps, bias], "float32", cast=3)
+
+
+SOURCES = {
+    "attention_float32": (
+        kernels("float32", 160),
+        ("attention_forward<T, D, WARPS, COLUMNS>", "attention_backward_kv<T, D, WARPS, COLUMNS>"),
+    ),
+    "attention_bfloat16": (
+        kernels("bfloat16", 40),
+        ("attention_forward<T, D, WARPS, COLUMNS>", "attention_backward_q<T, D, WARPS, COLUMNS>"),
+    ),
+    "group_norm": (cuda_header("group_norm.cuh", "float16"), ("group_norm_forward<T, true>", "group_norm_backward<T, true>", "sum_slices")),
+    "depthwise_conv": (cuda_header("depthwise_conv.cuh", "float32"), ("depthwise_conv", "depthwise_conv_sums", "sum_slices")),
+}
+
+
+@pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc")
+@pytest.mark.parametrize("name", SOURCES)
+def test_nvcc_compiles_them(name, tmp_path):
+    header, entries = SOURCES[name]
+    (tmp_path / "source.cu").write_text(header + "\n".join(f"void* entry{i} = (void*){entry};" for i, entry in enumerate(entries)))
+    command = [find_nvcc(), "-std=c++17", "-arch=sm_80", "--use_fast_math", "-c", tmp_path / "source.cu", "-o", tmp_path / "source.o"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

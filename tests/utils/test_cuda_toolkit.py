@@ -1,0 +1,93 @@
+"""The merged CUDA toolkit, made of files that only look like one."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from utils import cuda_toolkit
+from utils.cuda_toolkit import find_nvcc, provide_toolkit
+
+NVCC = """\
+#!/bin/sh
+case $1 in
+--dryrun) echo '#$ _HERE_={here}' >&2 ;;
+--version) echo 'Cuda compilation tools, release {release}, V{release}.88' ;;
+*) echo "$@" ;;
+esac
+"""
+
+
+def write(folder, **texts):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A toolkit without cuDNN and NPP, called by a script elsewhere, and cuDNN 9 as a package. Returns a function of the release."""
+    root, package = tmp_path / "cuda", tmp_path / "site" / "nvidia" / "cudnn"
+    write(root / "include", cuda_runtime__h="the runtime", cublas_v2__h="the products", curand__h="chance")
+    write(root / "include" / "cccl" / "cub", cub__cuh="the blocks", version__cuh="3")
+    write(root / "lib64", **{"libcudart__so__13": "", "libcublas__so__13": "", "libcublas__so": "its own link"})
+    write(package / "include", cudnn__h="the networks", cudnn_version__h="9")
+    write(package / "lib", libcudnn__so__9="", libcudnn_ops__so__9="", libcudnn_cnn__so__9="")
+    monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [package])
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_INCLUDE", ())
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIB", ())
+
+    def make(release):
+        for path in (root / "bin" / "nvcc", tmp_path / "local" / "nvcc"):
+            write(path.parent, nvcc=NVCC.format(here=root / "bin", release=release))
+            path.chmod(0o755)
+        return tmp_path / "local" / "nvcc"
+
+    return make
+
+
+def test_headers_stand_before_those_they_are_named_after(install, tmp_path):
+    include = provide_toolkit(install("13.0"), tmp_path / "cache").parent.parent / "include"
+    for name, original in {"cuda_runtime.h": "the runtime", "cudnn.h": "the networks", "cub/cub.cuh": "the blocks"}.items():
+        assert f'#include "original/{name}"' in (include / name).read_text()
+        assert (include / "original" / name).read_text() == original
+    assert (include / "curand.h").read_text() == "chance" and (include / "cudnn_version.h").read_text() == "9"
+    assert (include / "cub" / "version.cuh").read_text() == "3"
+    assert "NPP_MAX_32S" in (include / "npp.h").read_text() and not (include / "original" / "npp.h").exists()
+
+
+def test_libraries_have_the_names_that_jittor_links_with(install, tmp_path):
+    lib = provide_toolkit(install("13.0"), tmp_path / "cache").parent.parent / "lib64"
+    for name in ("cudart", "cublas", "cudnn", "cudnn_ops_infer", "cudnn_ops_train", "cudnn_cnn_infer", "cudnn_cnn_train"):
+        assert (lib / f"lib{name}.so").is_file(), name
+    assert (lib / "libcublas.so").read_text() == "its own link"
+
+
+@pytest.mark.parametrize(("release", "standard"), [("12.4", 14), ("13.0", 17)])
+def test_nvcc_is_called_with_the_merged_folders(install, tmp_path, release, standard):
+    nvcc = provide_toolkit(install(release), tmp_path / "cache")
+    words = subprocess.run([nvcc, "-std=c++14", "two words", "-o", "x.so"], capture_output=True, text=True, check=True).stdout
+    folder = nvcc.parent.parent
+    assert words == f"-std=c++{standard} two words -o x.so -I{folder}/include -L{folder}/lib64\n"
+
+
+def test_it_is_made_once_for_each_release(install, tmp_path):
+    nvcc = provide_toolkit(install("12.4"), tmp_path / "cache")
+    stamp = nvcc.stat().st_mtime_ns
+    assert provide_toolkit(install("12.4"), tmp_path / "cache") == nvcc and nvcc.stat().st_mtime_ns == stamp
+    assert provide_toolkit(install("13.0"), tmp_path / "cache") != nvcc
+
+
+def test_the_nvcc_of_debians_package_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda_toolkit, "output_of", lambda *command: "#$ _HERE_=/usr/bin\n")
+    assert provide_toolkit(Path("/usr/bin/nvcc"), tmp_path / "cache") == Path("/usr/bin/nvcc")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_nvcc_from_pypi_is_found(monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").write_text("")
+    monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [tmp_path])
+    monkeypatch.setattr(cuda_toolkit, "Path", lambda path: Path(path) if str(path).startswith(str(tmp_path)) else tmp_path / "nowhere")
+    monkeypatch.setenv("PATH", "")
+    assert find_nvcc() == tmp_path / "bin" / "nvcc"

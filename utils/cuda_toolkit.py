@@ -1,0 +1,119 @@
+"""A CUDA toolkit as Jittor 1.3.11 wants it, made of those that are installed.
+
+Jittor looks for everything in the folder above nvcc's and knows CUDA up to 12 and cuDNN up to 8; and it has 16-bit convolutions added up in
+16 bits, which mixed precision does not stand. The folder made here has links to what nvcc's own folder, NVIDIA's packages from PyPI and the
+system hold, the headers of utils/cuda_include in front of those they are named after, and the names of cuDNN 8's libraries.
+"""
+
+import hashlib
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from utils.files import built_beside
+
+HEADERS = Path(__file__).parent / "cuda_include"
+SYSTEM_INCLUDE, SYSTEM_LIB = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")), (Path("/usr/lib/x86_64-linux-gnu"),)
+
+# Jittor asks for C++ 14, which the headers of CUDA 13 are beyond.
+NVCC = """\
+#!/bin/sh
+for word; do
+    shift
+    case $word in -std=c++14) word=-std=c++{standard} ;; esac
+    set -- "$@" "$word"
+done
+exec "{nvcc}" "$@" -I"{folder}/include" -L"{folder}/lib64"
+"""
+
+
+def nvidia_packages() -> list[Path]:
+    """The folders of NVIDIA's packages from PyPI: nvidia/cu13, nvidia/cudnn and the like."""
+    package = importlib.util.find_spec("nvidia")
+    roots = package.submodule_search_locations if package else ()
+    return sorted(path for root in roots for path in Path(root).iterdir() if path.is_dir())
+
+
+def find_nvcc() -> Path | None:
+    """The nvcc of the path, of the usual folders, or of a package from PyPI."""
+    candidates = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"]
+    candidates += [package / "bin" / "nvcc" for package in nvidia_packages()]
+    return next((Path(path) for path in candidates if path and Path(path).is_file()), None)
+
+
+def output_of(*command: Path | str) -> str:
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout + result.stderr
+
+
+def folders_to_merge(nvcc: Path) -> tuple[list[Path], list[Path]]:
+    """Folders of headers and of libraries: nvcc's own, then those of NVIDIA's packages."""
+    root = nvcc.parent.parent
+    roots = [root, root / "targets" / "x86_64-linux", *nvidia_packages()]
+    include = [folder for root in roots for folder in (root / "include", root / "include" / "cccl")]
+    return [path for path in include if path.is_dir()], [path for root in roots for path in (root / "lib64", root / "lib") if path.is_dir()]
+
+
+def link_all(sources: list[Path], target: Path, pattern: str = "*") -> None:
+    """Links what matches in the sources into `target`, unless something of that name is there."""
+    for path in (path for source in sources for path in sorted(source.glob(pattern))):
+        if not (target / path.name).exists():
+            (target / path.name).symlink_to(path.resolve())
+
+
+def link_headers(sources: list[Path], target: Path) -> None:
+    """Links headers into `target`, behind those of `HEADERS`, which find what they replace in `target`/original."""
+    for header in sorted(path.relative_to(HEADERS) for path in HEADERS.rglob("*.*h")):
+        original = next((source / header for source in (*sources, *SYSTEM_INCLUDE) if (source / header).is_file()), None)
+        (target / header).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HEADERS / header, target / header)
+        if original is not None:
+            (target / "original" / header).parent.mkdir(parents=True, exist_ok=True)
+            (target / "original" / header).symlink_to(original.resolve())
+            if header.parent.name:
+                link_all([original.parent], target / header.parent)
+    link_all(sources, target)
+    link_all(list(SYSTEM_INCLUDE), target, "cudnn*")
+
+
+def link_libraries(sources: list[Path], target: Path) -> None:
+    """Links libraries into `target`, also under the names without a version that Jittor links with, and cuDNN 9's under cuDNN 8's."""
+    link_all(sources, target, "lib*")
+    link_all(list(SYSTEM_LIB), target, "libcudnn*")
+    for path in sorted(target.glob("lib*.so.*")):
+        plain = target / (path.name.partition(".so")[0] + ".so")
+        if not plain.exists():
+            plain.symlink_to(path.name)
+    for part in ("ops", "cnn"):
+        for half in ("infer", "train"):
+            name = target / f"libcudnn_{part}_{half}.so"
+            if not name.exists() and (target / f"libcudnn_{part}.so").exists():
+                name.symlink_to(f"libcudnn_{part}.so")
+
+
+def provide_toolkit(nvcc: Path, cache: Path) -> Path:
+    """Merges what is installed into a folder of `cache`, once; returns the nvcc to give to Jittor.
+
+    Debian's own package spreads over /usr, where nothing can be told apart: its nvcc is returned as it is.
+    """
+    here = re.search(r"_HERE_=(.+)", output_of(nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"))
+    nvcc = Path(here[1]).resolve() / "nvcc" if here else nvcc.resolve()  # the nvcc of the path may be a script that calls another
+    if nvcc.parent in (Path("/usr/bin"), Path("/bin")):
+        return nvcc
+    version = output_of(nvcc, "--version")
+    include, libraries = folders_to_merge(nvcc)
+    ours = [path.read_text() for path in (Path(__file__), *sorted(HEADERS.rglob("*.*h")))]
+    folder = cache / hashlib.sha256(f"{nvcc} {version} {include} {libraries} {ours}".encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        with built_beside(folder) as building:
+            for name in ("bin", "include", "lib64"):
+                (building / name).mkdir()
+            link_headers(include, building / "include")
+            link_libraries(libraries, building / "lib64")
+            release = re.search(r"release (\d+)", version)
+            standard = 17 if release and int(release[1]) >= 13 else 14
+            (building / "bin" / "nvcc").write_text(NVCC.format(nvcc=nvcc, folder=folder, standard=standard))
+            (building / "bin" / "nvcc").chmod(0o755)
+    return folder / "bin" / "nvcc"
