@@ -213,7 +213,7 @@ def kernels(dtype: str, head_size: int) -> str:
 
 
 class FusedAttention(jt.Function):
-    """The kernels, on q [heads, N, D], k and v [heads, M, D]; on the CPU all float32. First derivatives only."""
+    """The kernels, on q [heads, N, D], k and v [heads, M, D]; on the CPU all float32. First derivatives only, and once."""
 
     def execute(self, q, k, v):
         self._headers = {"cpu_header": CPU_HEADER, "cuda_header": kernels(str(q.dtype), q.shape[-1])}
@@ -223,9 +223,9 @@ class FusedAttention(jt.Function):
         return o
 
     def grad(self, d_o):
-        q, k, v = self._saved[:3]
+        (q, k, v, o, logsumexp), self._saved = self._saved, None  # this object may live longer than they need to
         shapes, dtypes = [q.shape, k.shape, v.shape, q.shape[:2]], [q.dtype] * 3 + ["float32"]  # the last is the CUDA kernels' own
-        inputs = [*self._saved, d_o]
+        inputs = [q, k, v, o, logsumexp, d_o]
         return jt.code(shapes, dtypes, inputs, cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)[:3]
 
 

@@ -105,7 +105,7 @@ CUDA_BACKWARD = r"""
 
 
 class FusedDepthwiseConv(jt.Function):
-    """The kernels, on x [B, H, W, C], taps [9, C] and bias [C], all float32. First derivatives only."""
+    """The kernels, on x [B, H, W, C], taps [9, C] and bias [C], all float32. First derivatives only, and once."""
 
     def execute(self, x, taps, bias):
         self._saved = x, taps, bias
@@ -113,7 +113,7 @@ class FusedDepthwiseConv(jt.Function):
         return jt.code(x.shape, "float32", [x, taps, bias], cpu_src=FORWARD, cuda_src=CUDA_FORWARD, **self._headers)
 
     def grad(self, dy):
-        x, taps, bias = self._saved
+        (x, taps, bias), self._saved = self._saved, None  # this object may live longer than they need to
         shapes = [x.shape, taps.shape, bias.shape, (64, 10, x.shape[3])]  # the last is the CUDA kernels' own
         grads = jt.code(shapes, ["float32"] * 4, [x, taps, dy], cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)
         return grads[:3]

@@ -194,7 +194,7 @@ CUDA_BACKWARD = r"""
 
 
 class FusedGroupNorm(jt.Function):
-    """The kernels, on x [B, C, S], weight [C] and bias [C]; weight and bias float32, on the CPU x too. First derivatives only."""
+    """The kernels, on x [B, C, S], weight [C] and bias [C]; weight and bias float32, on the CPU x too. First derivatives only, and once."""
 
     def execute(self, x, num_groups, weight, bias, eps, silu):
         self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu)}
@@ -206,7 +206,7 @@ class FusedGroupNorm(jt.Function):
         return y
 
     def grad(self, dy):
-        x, weight, bias, statistics = self._saved
+        (x, weight, bias, statistics), self._saved = self._saved, None  # this object may live longer than they need to
         batch, channels, positions = x.shape
         sums = (min(batch, 64) if statistics.shape[1] * positions == 1 else batch, channels, 2)  # the CUDA kernels' own
         shapes, dtypes = [x.shape, weight.shape, bias.shape, sums], [x.dtype] + ["float32"] * 3

@@ -7,6 +7,7 @@ import pytest
 from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.layers import Linear
 from models.recompute import block, recomputation
+from models.resnet import ResnetBlock2D
 from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, unet_inputs, vae_inputs, weights
 from utils.checkpoint import load_strict
@@ -65,3 +66,26 @@ def test_what_is_frozen_gets_no_gradient_and_hinders_none():
         y = block(layer, jt.ones((2, 3)).stop_grad())
     assert np.allclose(jt.grad(y.sum(), [layer.weight])[0].numpy(), 2)
     assert layer.bias.is_stop_grad()
+
+
+def test_all_that_a_block_keeps_is_its_input():
+    """At the peak, which comes while the last block's gradient is computed. (Jittor's profiler knows a maximum since the process began.)"""
+    blocks = [ResnetBlock2D(16, 16, None, 4, 1e-6) for _ in range(12)]
+    jt.sync([parameter for resnet in blocks for parameter in resnet.parameters()])
+
+    def peak(count):
+        x = jt.array(normal("x", 1, 16, 96, 128))
+        with recomputation(True):
+            for resnet in blocks[:count]:
+                x = block(resnet, x)
+            loss = x.sqr().mean()
+        loss.sync()
+        jt.sync(jt.grad(loss, [parameter for resnet in blocks[:count] for parameter in resnet.parameters()], retain_graph=False))
+        return int(jt.core.get_max_memory_info().partition("[")[0]) / (4 * 16 * 96 * 128)
+
+    jt.flags.profile_memory_enable = 1
+    try:
+        few, many = peak(4), peak(12)
+    finally:
+        jt.flags.profile_memory_enable = 0
+    assert few > 4 and many - few < 1.1 * 8
