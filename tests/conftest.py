@@ -4,3 +4,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import utils.jittor_setup  # noqa: F401  (before any test imports Jittor)
+
+# isort: split
+import pytest
+
+from datasets.synthetic import write_dataset
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """A drawn data set in the competition's layout, to be left as it is."""
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
+    return root

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from datasets.synthetic import write_dataset
 from models.metrics.style import style_similarity
 from tests.small import arguments
 
@@ -24,13 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run(script: str, *words) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, ROOT / script, *map(str, words)], capture_output=True, text=True, cwd="/")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "drawn"
-    write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +107,22 @@ def test_a_picture_depends_on_neither_batch_nor_company(data, trained, painted, 
     (alone,) = (tmp_path / "one").iterdir()
     difference = np.asarray(Image.open(alone)).astype(int) - np.asarray(Image.open(painted / alone.name))
     assert np.abs(difference).mean() < 0.05 and np.abs(difference).max() <= 8  # a level more or less, and what JPEG makes of it
+
+
+def test_mixed_precision(data, trained, painted, tmp_path):
+    """A run that began in float32 goes on in float16; what is painted in bfloat16 is much the same picture."""
+    folder = tmp_path / "half"
+    shutil.copytree(trained, folder)
+    words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--stage", "unet", "--amp", "float16"]
+    result = run("MainTrain.py", *words, *arguments(unet_steps=7))
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["stage"] == "unet" and "loss" in line][-1]
+    assert last["step"] == 7 and np.isfinite(last["loss"]) and last["loss_scale"] == 2.0 ** (16 - last["skipped"])
+    assert paint(data, trained, tmp_path / "painted", "--amp", "bfloat16").returncode == 0
+    for path in (tmp_path / "painted").iterdir():
+        difference = np.asarray(Image.open(path)).astype(int) - np.asarray(Image.open(painted / path.name))
+        assert 0 < np.abs(difference).mean() < 8
 
 
 def test_every_choice_of_painting_works(data, trained, painted, tmp_path):

