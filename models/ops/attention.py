@@ -9,7 +9,7 @@ import math
 
 import jittor as jt
 
-from models.ops.cuda import cuda_header, has_tensor_cores
+from models.ops.kernels import code, cuda_header, has_tensor_cores, on_cuda
 
 # Queries are taken in blocks of 64, which lie along the vector lanes: scores are kept as Sᵀ [keys, queries] and the output as Oᵀ
 # [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries.
@@ -216,17 +216,16 @@ class FusedAttention(jt.Function):
     """The kernels, on q [heads, N, D], k and v [heads, M, D]; on the CPU all float32. First derivatives only, and once."""
 
     def execute(self, q, k, v):
-        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": kernels(str(q.dtype), q.shape[-1])}
-        shapes, dtypes = [q.shape, q.shape[:2]], [q.dtype, "float32"]
-        o, logsumexp = jt.code(shapes, dtypes, [q, k, v], cpu_src=FORWARD, cuda_src=CUDA_FORWARD, **self._headers)
+        cuda = kernels(str(q.dtype), q.shape[-1]), CUDA_FORWARD
+        o, logsumexp = code([q.shape, q.shape[:2]], [q.dtype, "float32"], [q, k, v], (CPU_HEADER, FORWARD), cuda)
         self._saved = q, k, v, o, logsumexp
         return o
 
     def grad(self, d_o):
         (q, k, v, o, logsumexp), self._saved = self._saved, None  # this object may live longer than they need to
         shapes, dtypes = [q.shape, k.shape, v.shape, q.shape[:2]], [q.dtype] * 3 + ["float32"]  # the last is the CUDA kernels' own
-        inputs = [q, k, v, o, logsumexp, d_o]
-        return jt.code(shapes, dtypes, inputs, cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)[:3]
+        cuda = kernels(str(q.dtype), q.shape[-1]), CUDA_BACKWARD
+        return code(shapes, dtypes, [q, k, v, o, logsumexp, d_o], (CPU_HEADER, BACKWARD), cuda)[:3]
 
 
 def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
@@ -247,5 +246,5 @@ def scaled_dot_product_attention(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not go together")
     by_tensor_cores = has_tensor_cores() and q.shape[-1] <= LARGEST_CUDA_HEAD
     rows = [t.cast(q.dtype if by_tensor_cores else "float32").reshape(-1, *t.shape[2:]) for t in (q, k, v)]
-    compute = FusedAttention.apply if by_tensor_cores or not jt.flags.use_cuda else attention_reference
+    compute = FusedAttention.apply if by_tensor_cores or not on_cuda() else attention_reference
     return compute(*rows).reshape(q.shape).cast(q.dtype)

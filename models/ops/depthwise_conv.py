@@ -6,7 +6,7 @@ Jittor writes a grouped convolution out as a sum over seven axes. Here one kerne
 
 import jittor as jt
 
-from models.ops.cuda import cuda_header
+from models.ops.kernels import code, cuda_header
 
 # The zeros around the picture are never read: a tap (r, s) is added where its row and column exist.
 CPU_HEADER = r"""
@@ -109,14 +109,14 @@ class FusedDepthwiseConv(jt.Function):
 
     def execute(self, x, taps, bias):
         self._saved = x, taps, bias
-        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": cuda_header("depthwise_conv.cuh", "float32")}
-        return jt.code(x.shape, "float32", [x, taps, bias], cpu_src=FORWARD, cuda_src=CUDA_FORWARD, **self._headers)
+        cuda = cuda_header("depthwise_conv.cuh", "float32"), CUDA_FORWARD
+        return code([x.shape], ["float32"], [x, taps, bias], (CPU_HEADER, FORWARD), cuda)[0]
 
     def grad(self, dy):
         (x, taps, bias), self._saved = self._saved, None  # this object may live longer than they need to
         shapes = [x.shape, taps.shape, bias.shape, (64, 10, x.shape[3])]  # the last is the CUDA kernels' own
-        grads = jt.code(shapes, ["float32"] * 4, [x, taps, dy], cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, **self._headers)
-        return grads[:3]
+        cuda = cuda_header("depthwise_conv.cuh", "float32"), CUDA_BACKWARD
+        return code(shapes, ["float32"] * 4, [x, taps, dy], (CPU_HEADER, BACKWARD), cuda)[:3]
 
 
 def depthwise_conv_reference(x: jt.Var, taps: jt.Var, bias: jt.Var) -> jt.Var:

@@ -9,7 +9,7 @@ import math
 
 import jittor as jt
 
-from models.ops.cuda import cuda_header
+from models.ops.kernels import code, cuda_header, on_cuda
 
 # The rows are x [B, G, C/G · S], one for each sample and group: `elementwise` where S = 1, so that a row holds one element of each
 # channel and vectors run over channels; else vectors run over the S positions of a channel, which share their weight and bias.
@@ -198,10 +198,9 @@ class FusedGroupNorm(jt.Function):
 
     def execute(self, x, num_groups, weight, bias, eps, silu):
         self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu)}
-        self._headers = {"cpu_header": CPU_HEADER, "cuda_header": cuda_header("group_norm.cuh", str(x.dtype))}
         shapes, dtypes = [x.shape, (x.shape[0], num_groups, 3)], [x.dtype, "float32"]
-        inputs = [x, weight, bias]
-        y, statistics = jt.code(shapes, dtypes, inputs, cpu_src=FORWARD, cuda_src=CUDA_FORWARD, data=self._data, **self._headers)
+        cuda = cuda_header("group_norm.cuh", str(x.dtype)), CUDA_FORWARD
+        y, statistics = code(shapes, dtypes, [x, weight, bias], (CPU_HEADER, FORWARD), cuda, self._data)
         self._saved = x, weight, bias, statistics
         return y
 
@@ -210,8 +209,8 @@ class FusedGroupNorm(jt.Function):
         batch, channels, positions = x.shape
         sums = (min(batch, 64) if statistics.shape[1] * positions == 1 else batch, channels, 2)  # the CUDA kernels' own
         shapes, dtypes = [x.shape, weight.shape, bias.shape, sums], [x.dtype] + ["float32"] * 3
-        inputs = [x, weight, bias, dy, statistics]
-        grads = jt.code(shapes, dtypes, inputs, cpu_src=BACKWARD, cuda_src=CUDA_BACKWARD, data=self._data, **self._headers)
+        cuda = cuda_header("group_norm.cuh", str(x.dtype)), CUDA_BACKWARD
+        grads = code(shapes, dtypes, [x, weight, bias, dy, statistics], (CPU_HEADER, BACKWARD), cuda, self._data)
         return grads[0], None, grads[1], grads[2], None, None
 
 
@@ -236,7 +235,7 @@ def group_norm(x: jt.Var, num_groups: int, weight: jt.Var, bias: jt.Var, eps: fl
     batch, channels, *spatial = x.shape
     if channels % num_groups:
         raise ValueError(f"group_norm: {channels} channels do not divide into {num_groups} groups")
-    rows = x.cast(x.dtype if jt.flags.use_cuda else "float32").reshape(batch, channels, math.prod(spatial))
+    rows = x.cast(x.dtype if on_cuda() else "float32").reshape(batch, channels, math.prod(spatial))
     y = FusedGroupNorm.apply(rows, num_groups, weight.float32(), bias.float32(), eps, silu)
     return y.reshape(x.shape).cast(x.dtype)
 

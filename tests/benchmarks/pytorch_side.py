@@ -29,7 +29,8 @@ scheduler = DDIMScheduler(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True,
     timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
 )  # fmt: skip
-matrix = torch.randn(4096 if device == "cuda" else 2048, 4096 if device == "cuda" else 2048, device=device, dtype=dtype)
+size = 8192 if device == "cuda" else 2048
+matrix = torch.randn(size, size, device=device, dtype=dtype)
 
 
 def output(called=called, **changed):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.ops.attention import FusedAttention, attention_reference, kernels
-from models.ops.cuda import DEVICE, cuda_header
 from models.ops.depthwise_conv import FusedDepthwiseConv, depthwise_conv_reference
 from models.ops.group_norm import FusedGroupNorm, group_norm_reference
+from models.ops.kernels import DEVICE, cuda_header
 from utils.cuda_toolkit import find_nvcc
 
 ON_CPU = Path(__file__).with_name("cuda_on_cpu.h").read_text()
@@ -23,11 +23,12 @@ pytestmark = pytest.mark.skipif(bool(jt.has_cuda), reason="there the kernels the
 def cuda_sources_on_the_cpu(monkeypatch):
     code = jt.code
 
-    def on_cpu(shapes, dtypes, inputs, cuda_header, cuda_src, data=None, **cpu):
+    def on_cpu(shapes, dtypes, inputs, cuda_header, cuda_src, data):
         assert DEVICE in cuda_header
-        return code(shapes, dtypes, inputs, cpu_header=cuda_header.replace(DEVICE, ON_CPU), cpu_src=cuda_src, data=data or {})
+        return code(shapes, dtypes, inputs, cpu_header=cuda_header.replace(DEVICE, ON_CPU), cpu_src=cuda_src, data=data)
 
     monkeypatch.setattr(jt, "code", on_cpu)
+    monkeypatch.setattr("models.ops.kernels.on_cuda", lambda: True)
 
 
 def drawn(*shape, seed=0):

@@ -1,4 +1,4 @@
-"""The sources of the operators' CUDA kernels."""
+"""How the operators' kernels come to Jittor."""
 
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,19 @@ def cuda_header(file: str, dtype: str, **constants: int) -> str:
     return f"{DEVICE}{(FOLDER / file).read_text()}\nnamespace {{\ntypedef {TYPES[dtype]} T;\n{named}}}\n"
 
 
+def on_cuda() -> bool:
+    return bool(jt.flags.use_cuda)
+
+
 def has_tensor_cores() -> bool:
     """Whether all GPUs in use multiply matrices of all three types: compute capability 8.0 and later."""
-    return bool(jt.flags.use_cuda) and min(jt.flags.cuda_archs) >= 80
+    return on_cuda() and min(jt.flags.cuda_archs) >= 80
+
+
+def code(shapes: list, dtypes: list, inputs: list[jt.Var], cpu: tuple[str, str], cuda: tuple[str, str], data: dict | None = None) -> list:
+    """Outputs of these shapes and types, by the source (header, body) for where it will run.
+
+    Jittor could take both, but would compile once for each variant of the other at the same time, into one file.
+    """
+    side, (header, body) = ("cuda", cuda) if on_cuda() else ("cpu", cpu)
+    return jt.code(shapes, dtypes, inputs, **{f"{side}_header": header, f"{side}_src": body}, data=data or {})
