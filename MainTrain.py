@@ -250,7 +250,7 @@ def train_step(stage, micro_batches: list[dict[str, np.ndarray]], step: int, arg
 
     def losses():
         for batch in micro_batches:
-            with autocast(args.amp), recomputation(args.recompute):
+            with recomputation(args.recompute):
                 scalars.append(stage.losses(batch))
             if args.recompute:
                 scalars[-1]["loss"].sync()  # run together, the forward and the backward pass would hold more at once
@@ -347,7 +347,9 @@ def main() -> None:
             weights = getattr(args, f"init_{name}")
             if weights is not None and latest_training_state(folder / "state" / name) is None:
                 stage.learner.initialise(name, weights)
-            if parallel.anywhere(stop.wanted) or not train(stage, *pairs, args, folder, seed, stop):
+            with autocast(args.amp):  # validation too: what cuDNN finds the best way for one type Jittor takes for the other
+                done = not parallel.anywhere(stop.wanted) and train(stage, *pairs, args, folder, seed, stop)
+            if not done:
                 say_how_to_go_on("Saved.")
                 sys.exit(128 + stop.signal if stop.signal else 0)
     except KeyboardInterrupt:

@@ -10,22 +10,28 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.files import built_beside
 
 HEADERS = Path(__file__).parent / "cuda_include"
+USUAL_NVCC = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
 SYSTEM_INCLUDE, SYSTEM_LIB = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")), (Path("/usr/lib/x86_64-linux-gnu"),)
 
-# Jittor asks for C++ 14, which the headers of CUDA 13 are beyond.
+# Jittor asks for C++ 14, which the headers of CUDA 13 are beyond, and on GPUs later than it knows for nothing but sm_90's own code.
 NVCC = """\
 #!/bin/sh
 for word; do
     shift
-    case $word in -std=c++14) word=-std=c++{standard} ;; esac
+    case $word in
+    -std=c++14) word=-std=c++{standard} ;;
+    -code=sm_90) word=-code=sm_90,compute_90 ;;
+    esac
     set -- "$@" "$word"
 done
-exec "{nvcc}" "$@" -I"{folder}/include" -L"{folder}/lib64"
+folder=$(dirname "$0")/..
+exec "{nvcc}" "$@" -I"$folder/include" -L"$folder/lib64"
 """
 
 
@@ -38,7 +44,7 @@ def nvidia_packages() -> list[Path]:
 
 def find_nvcc() -> Path | None:
     """The nvcc of the path, of the usual folders, or of a package from PyPI."""
-    candidates = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"]
+    candidates = [shutil.which("nvcc"), *USUAL_NVCC]
     candidates += [package / "bin" / "nvcc" for package in nvidia_packages()]
     return next((Path(path) for path in candidates if path and Path(path).is_file()), None)
 
@@ -48,40 +54,43 @@ def output_of(*command: Path | str) -> str:
     return result.stdout + result.stderr
 
 
-def folders_to_merge(nvcc: Path) -> tuple[list[Path], list[Path]]:
-    """Folders of headers and of libraries: nvcc's own, then those of NVIDIA's packages."""
+def files_to_merge(nvcc: Path) -> tuple[list[Path], list[Path]]:
+    """Headers and libraries: nvcc's own come first, then those of NVIDIA's packages, and if neither has cuDNN the system's."""
     root = nvcc.parent.parent
     roots = [root, root / "targets" / "x86_64-linux", *nvidia_packages()]
     include = [folder for root in roots for folder in (root / "include", root / "include" / "cccl")]
-    return [path for path in include if path.is_dir()], [path for root in roots for path in (root / "lib64", root / "lib") if path.is_dir()]
+    headers = [path for folder in include for path in sorted(folder.glob("*"))]
+    libraries = [path for root in roots for name in ("lib64", "lib") for path in sorted((root / name).glob("lib*"))]
+    if not any(path.name == "cudnn.h" for path in headers):
+        headers += [path for folder in SYSTEM_INCLUDE for path in sorted(folder.glob("cudnn*"))]
+        libraries += [path for folder in SYSTEM_LIB for path in sorted(folder.glob("libcudnn*"))]
+    return headers, libraries
 
 
-def link_all(sources: list[Path], target: Path, pattern: str = "*") -> None:
-    """Links what matches in the sources into `target`, unless something of that name is there."""
-    for path in (path for source in sources for path in sorted(source.glob(pattern))):
-        if not (target / path.name).exists():
+def link_all(paths: Iterable[Path], target: Path) -> None:
+    """Links the paths into `target`, unless something of that name is there."""
+    for path in paths:
+        if path.exists() and not (target / path.name).exists():
             (target / path.name).symlink_to(path.resolve())
 
 
-def link_headers(sources: list[Path], target: Path) -> None:
+def link_headers(headers: list[Path], target: Path) -> None:
     """Links headers into `target`, behind those of `HEADERS`, which find what they replace in `target`/original."""
-    for header in sorted(path.relative_to(HEADERS) for path in HEADERS.rglob("*.*h")):
-        original = next((source / header for source in (*sources, *SYSTEM_INCLUDE) if (source / header).is_file()), None)
-        (target / header).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HEADERS / header, target / header)
+    for name in sorted(path.relative_to(HEADERS) for path in HEADERS.rglob("*.*h")):
+        original = next((path.parent / name for path in headers if path.name == name.parts[0] and (path.parent / name).is_file()), None)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HEADERS / name, target / name)
         if original is not None:
-            (target / "original" / header).parent.mkdir(parents=True, exist_ok=True)
-            (target / "original" / header).symlink_to(original.resolve())
-            if header.parent.name:
-                link_all([original.parent], target / header.parent)
-    link_all(sources, target)
-    link_all(list(SYSTEM_INCLUDE), target, "cudnn*")
+            (target / "original" / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / "original" / name).symlink_to(original.resolve())
+            if name.parent.name:
+                link_all(sorted(original.parent.glob("*")), target / name.parent)
+    link_all(headers, target)
 
 
-def link_libraries(sources: list[Path], target: Path) -> None:
+def link_libraries(libraries: list[Path], target: Path) -> None:
     """Links libraries into `target`, also under the names without a version that Jittor links with, and cuDNN 9's under cuDNN 8's."""
-    link_all(sources, target, "lib*")
-    link_all(list(SYSTEM_LIB), target, "libcudnn*")
+    link_all(libraries, target)
     for path in sorted(target.glob("lib*.so.*")):
         plain = target / (path.name.partition(".so")[0] + ".so")
         if not plain.exists():
@@ -94,26 +103,26 @@ def link_libraries(sources: list[Path], target: Path) -> None:
 
 
 def provide_toolkit(nvcc: Path, cache: Path) -> Path:
-    """Merges what is installed into a folder of `cache`, once; returns the nvcc to give to Jittor.
+    """Merges what is installed into a folder of `cache`, once until something is installed anew; returns the nvcc to give to Jittor.
 
     Debian's own package spreads over /usr, where nothing can be told apart: its nvcc is returned as it is.
     """
-    here = re.search(r"_HERE_=(.+)", output_of(nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"))
-    nvcc = Path(here[1]).resolve() / "nvcc" if here else nvcc.resolve()  # the nvcc of the path may be a script that calls another
     if nvcc.parent in (Path("/usr/bin"), Path("/bin")):
         return nvcc
+    here = re.search(r"_HERE_=(.+)", output_of(nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"))
+    nvcc = Path(here[1]).resolve() / "nvcc" if here else nvcc.resolve()  # the nvcc of the path may be a script that calls another
     version = output_of(nvcc, "--version")
-    include, libraries = folders_to_merge(nvcc)
+    headers, libraries = files_to_merge(nvcc)
     ours = [path.read_text() for path in (Path(__file__), *sorted(HEADERS.rglob("*.*h")))]
-    folder = cache / hashlib.sha256(f"{nvcc} {version} {include} {libraries} {ours}".encode()).hexdigest()[:16]
+    folder = cache / hashlib.sha256(f"{nvcc} {version} {headers} {libraries} {ours}".encode()).hexdigest()[:16]
     if not folder.is_dir():
         with built_beside(folder) as building:
             for name in ("bin", "include", "lib64"):
                 (building / name).mkdir()
-            link_headers(include, building / "include")
+            link_headers(headers, building / "include")
             link_libraries(libraries, building / "lib64")
             release = re.search(r"release (\d+)", version)
             standard = 17 if release and int(release[1]) >= 13 else 14
-            (building / "bin" / "nvcc").write_text(NVCC.format(nvcc=nvcc, folder=folder, standard=standard))
+            (building / "bin" / "nvcc").write_text(NVCC.format(nvcc=nvcc, standard=standard))
             (building / "bin" / "nvcc").chmod(0o755)
     return folder / "bin" / "nvcc"

@@ -5,7 +5,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 
 - puts the oneDNN of the PyPI wheels where Jittor looks for it, unless one is there already,
 - keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
-- elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly: compiling takes a third of the time,
+- elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly, which makes compiling several times faster,
 - gives each process of an `mpirun` its GPU or its share of the cores,
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C,
 - says what to install where a compiler or the Python headers are missing.
@@ -251,7 +251,8 @@ def import_jittor():
             raise
         os.environ["SHANSHUI_RESTARTED"] = "1"
         os.execv(sys.executable, sys.orig_argv)
-    jittor.flags.python_path = os.environ.get("SHANSHUI_COMPILE_KERNEL", jittor.flags.python_path)
+    if "SHANSHUI_COMPILE_KERNEL" in os.environ:
+        jittor.flags.python_path = f'"{os.environ["SHANSHUI_COMPILE_KERNEL"]}"'  # the first word of a shell command
     return jittor
 
 

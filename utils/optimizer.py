@@ -91,7 +91,7 @@ class AdamW:
             return
         self.steps_at_scale = self.steps_at_scale + 1 if finite else 0
         if not finite:
-            self.loss_scale /= 2
+            self.loss_scale = max(1.0, self.loss_scale / 2)
         elif self.steps_at_scale == SCALE_RISES_AFTER:
             self.loss_scale, self.steps_at_scale = self.loss_scale * 2, 0
 

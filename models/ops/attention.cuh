@@ -76,14 +76,9 @@ __device__ inline void scores(float (&c)[S::TILES][4], const uint32_t* a, const 
     }
 }
 
-__device__ inline uint32_t word(Half, float first, float second) {
-    Half pair[2];
-    store(pair, first), store(pair + 1, second);
-    return *(uint32_t*)pair;
-}
-
-__device__ inline uint32_t word(BFloat16, float first, float second) {
-    BFloat16 pair[2];
+template <class T>
+__device__ inline uint32_t word(T, float first, float second) {
+    T pair[2];
     store(pair, first), store(pair + 1, second);
     return *(uint32_t*)pair;
 }

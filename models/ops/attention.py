@@ -225,7 +225,7 @@ class FusedAttention(jt.Function):
         (q, k, v, o, logsumexp), self._saved = self._saved, None  # this object may live longer than they need to
         shapes, dtypes = [q.shape, k.shape, v.shape, q.shape[:2]], [q.dtype] * 3 + ["float32"]  # the last is the CUDA kernels' own
         cuda = kernels(str(q.dtype), q.shape[-1]), CUDA_BACKWARD
-        return code(shapes, dtypes, [q, k, v, o, logsumexp, d_o], (CPU_HEADER, BACKWARD), cuda)[:3]
+        return code(shapes, dtypes, [q, k, v, o, logsumexp, d_o.cast(q.dtype)], (CPU_HEADER, BACKWARD), cuda)[:3]
 
 
 def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <stdexcept>
+#include <string>
 
 namespace {
 
@@ -27,6 +29,8 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int shar
     // without this a block gets 48 KiB at most
     cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     kernel<<<blocks, threads, shared_bytes>>>(arguments...);
+    cudaError_t error = cudaGetLastError();  // Jittor does not ask, and would go on with whatever is in the outputs
+    if (error != cudaSuccess) throw std::runtime_error(std::string("a CUDA kernel was not started: ") + cudaGetErrorString(error));
 }
 
 // The x of the lane whose number differs in these bits.

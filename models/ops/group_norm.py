@@ -179,7 +179,7 @@ CUDA_BACKWARD = r"""
     const float *weight = (const float*)in1_p, *bias = (const float*)in2_p, *statistics = (const float*)in4_p;
     T* dx = (T*)out0_p;
     float* sums = (float*)out3_p;
-    if (groups * positions == 1) {
+    if (data["layer"]) {
         launch(silu ? layer_norm_backward<T, true> : layer_norm_backward<T, false>, batch, 128, 32 * 4, x, weight, bias, dy, statistics,
                dx, channels);
         launch(silu ? layer_norm_sums<T, true> : layer_norm_sums<T, false>, (channels + 31) / 32 * slices, 256, 2 * 256 * 4, x, weight,
@@ -197,7 +197,8 @@ class FusedGroupNorm(jt.Function):
     """The kernels, on x [B, C, S], weight [C] and bias [C]; weight and bias float32, on the CPU x too. First derivatives only, and once."""
 
     def execute(self, x, num_groups, weight, bias, eps, silu):
-        self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu)}
+        layer = num_groups * x.shape[2] == 1  # layer norm: on CUDA it has kernels of its own for the gradient
+        self._data = {"groups": float(num_groups), "eps": float(eps), "silu": float(silu), "layer": float(layer)}
         shapes, dtypes = [x.shape, (x.shape[0], num_groups, 3)], [x.dtype, "float32"]
         cuda = cuda_header("group_norm.cuh", str(x.dtype)), CUDA_FORWARD
         y, statistics = code(shapes, dtypes, [x, weight, bias], (CPU_HEADER, FORWARD), cuda, self._data)
@@ -206,11 +207,12 @@ class FusedGroupNorm(jt.Function):
 
     def grad(self, dy):
         (x, weight, bias, statistics), self._saved = self._saved, None  # this object may live longer than they need to
-        batch, channels, positions = x.shape
-        sums = (min(batch, 64) if statistics.shape[1] * positions == 1 else batch, channels, 2)  # the CUDA kernels' own
+        batch, channels, _ = x.shape
+        sums = (min(batch, 64) if self._data["layer"] else batch, channels, 2)  # the CUDA kernels' own
         shapes, dtypes = [x.shape, weight.shape, bias.shape, sums], [x.dtype] + ["float32"] * 3
         cuda = cuda_header("group_norm.cuh", str(x.dtype)), CUDA_BACKWARD
-        grads = code(shapes, dtypes, [x, weight, bias, dy, statistics], (CPU_HEADER, BACKWARD), cuda, self._data)
+        inputs = [x, weight, bias, dy.cast(x.dtype), statistics]  # a product with float32 has a float32 derivative
+        grads = code(shapes, dtypes, inputs, (CPU_HEADER, BACKWARD), cuda, self._data)
         return grads[0], None, grads[1], grads[2], None, None
 
 

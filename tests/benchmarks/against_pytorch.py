@@ -134,7 +134,8 @@ class Theirs:
     """pytorch_side.py, asked a line at a time."""
 
     def __init__(self, python: Path, folder: Path, dtype: str, mode: str):
-        command = [python, Path(__file__).with_name("pytorch_side.py"), folder, dtype, mode, SAMPLING_STEPS]
+        device = "cuda" if jt.has_cuda else "cpu"
+        command = [python, Path(__file__).with_name("pytorch_side.py"), folder, dtype, mode, SAMPLING_STEPS, device]
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, request: str) -> float:

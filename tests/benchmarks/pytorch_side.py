@@ -16,8 +16,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 folder, dtype, compiled, sampling_steps = Path(sys.argv[1]), getattr(torch, sys.argv[2]), sys.argv[3] == "compiled", int(sys.argv[4])
-torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.backends.cudnn.benchmark = True  # as Jittor does
+device = sys.argv[5]
 network = UNet2DConditionModel.from_pretrained(folder).to(device).train()
 with np.load(folder / "inputs.npz") as arrays:
     inputs = {name: torch.from_numpy(arrays[name]).to(device) for name in arrays.files}

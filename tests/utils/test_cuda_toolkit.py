@@ -66,28 +66,53 @@ def test_libraries_have_the_names_that_jittor_links_with(install, tmp_path):
 @pytest.mark.parametrize(("release", "standard"), [("12.4", 14), ("13.0", 17)])
 def test_nvcc_is_called_with_the_merged_folders(install, tmp_path, release, standard):
     nvcc = provide_toolkit(install(release), tmp_path / "cache")
-    words = subprocess.run([nvcc, "-std=c++14", "two words", "-o", "x.so"], capture_output=True, text=True, check=True).stdout
-    folder = nvcc.parent.parent
-    assert words == f"-std=c++{standard} two words -o x.so -I{folder}/include -L{folder}/lib64\n"
+    command = [nvcc, "-std=c++14", "two words", "-code=sm_90", "-o", "x.so"]
+    words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" -I")[0]
+    assert words == f"-std=c++{standard} two words -code=sm_90,compute_90 -o x.so"
+    include, lib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" -I")[1].split(" -L")
+    assert (Path(include) / "curand.h").is_file() and (Path(lib.strip()) / "libcudart.so").is_file()
 
 
-def test_it_is_made_once_for_each_release(install, tmp_path):
+def test_it_is_made_once_until_something_is_installed(install, tmp_path):
     nvcc = provide_toolkit(install("12.4"), tmp_path / "cache")
     stamp = nvcc.stat().st_mtime_ns
     assert provide_toolkit(install("12.4"), tmp_path / "cache") == nvcc and nvcc.stat().st_mtime_ns == stamp
     assert provide_toolkit(install("13.0"), tmp_path / "cache") != nvcc
+    write(tmp_path / "cuda" / "lib64", libcufft__so="")
+    later = provide_toolkit(install("12.4"), tmp_path / "cache")
+    assert later != nvcc and (later.parent.parent / "lib64" / "libcufft.so").is_file()
 
 
-def test_the_nvcc_of_debians_package_is_left_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(cuda_toolkit, "output_of", lambda *command: "#$ _HERE_=/usr/bin\n")
+def test_the_systems_cudnn_serves_where_there_is_no_other(install, tmp_path, monkeypatch):
+    """Of two versions, the header must not be of one and the library of the other."""
+    write(tmp_path / "usr" / "include", cudnn__h="8")
+    write(tmp_path / "usr" / "lib", libcudnn__so="8", libcudnn_ops_infer__so="8")
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_INCLUDE", (tmp_path / "usr" / "include",))
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIB", (tmp_path / "usr" / "lib",))
+
+    def versions():
+        folder = provide_toolkit(install("12.4"), tmp_path / "cache").parent.parent
+        names = ("include/original/cudnn.h", "lib64/libcudnn.so", "lib64/libcudnn_ops_infer.so")
+        return [(folder / name).read_text() for name in names]
+
+    assert versions() == ["the networks", "", ""]
+    monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [])
+    assert versions() == ["8", "8", "8"]
+
+
+def test_a_link_to_nothing_is_passed_over(install, tmp_path):
+    (tmp_path / "cuda" / "lib64" / "libnothing.so").symlink_to("nowhere.so")
+    assert not (provide_toolkit(install("12.4"), tmp_path / "cache").parent.parent / "lib64" / "libnothing.so").is_symlink()
+
+
+def test_the_nvcc_of_debians_package_is_left_alone(tmp_path):
     assert provide_toolkit(Path("/usr/bin/nvcc"), tmp_path / "cache") == Path("/usr/bin/nvcc")
     assert not (tmp_path / "cache").exists()
 
 
 def test_an_nvcc_from_pypi_is_found(monkeypatch, tmp_path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "nvcc").write_text("")
+    write(tmp_path / "bin", nvcc="")
     monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [tmp_path])
-    monkeypatch.setattr(cuda_toolkit, "Path", lambda path: Path(path) if str(path).startswith(str(tmp_path)) else tmp_path / "nowhere")
+    monkeypatch.setattr(cuda_toolkit, "USUAL_NVCC", ())
     monkeypatch.setenv("PATH", "")
     assert find_nvcc() == tmp_path / "bin" / "nvcc"

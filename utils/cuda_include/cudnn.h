@@ -1,5 +1,6 @@
-// Jittor describes a convolution of 16-bit numbers as adding up in 16 bits, and lets cuDNN round float ones to 16 bits where it may use
-// tensor cores. Here sums are float, and no number is rounded unasked. Of recurrent networks, cuDNN 9 lacks what Jittor calls.
+// Jittor describes a convolution of 16-bit numbers as adding up in 16 bits, keeps its gradient off the tensor cores, and lets cuDNN round
+// floats to 16 bits where it asks for them. Here sums are float, and tensor cores take numbers as they are (floats, as in PyTorch, with
+// the ten bits of TF32). Of recurrent networks, cuDNN 9 lacks what Jittor calls.
 #pragma once
 #include "original/cudnn.h"
 #ifdef __cplusplus
@@ -8,8 +9,10 @@ namespace shanshui {
 
 inline cudnnStatus_t set_convolution(cudnnConvolutionDescriptor_t descriptor, int dimensions, const int* padding, const int* stride,
                                      const int* dilation, cudnnConvolutionMode_t mode, cudnnDataType_t sums) {
-    if (sums == CUDNN_DATA_HALF || sums == CUDNN_DATA_BFLOAT16) sums = CUDNN_DATA_FLOAT;
-    return cudnnSetConvolutionNdDescriptor(descriptor, dimensions, padding, stride, dilation, mode, sums);
+    bool halves = sums == CUDNN_DATA_HALF || sums == CUDNN_DATA_BFLOAT16;
+    if (halves) sums = CUDNN_DATA_FLOAT;
+    cudnnStatus_t status = cudnnSetConvolutionNdDescriptor(descriptor, dimensions, padding, stride, dilation, mode, sums);
+    return halves && status == CUDNN_STATUS_SUCCESS ? cudnnSetConvolutionMathType(descriptor, CUDNN_TENSOR_OP_MATH) : status;
 }
 
 inline cudnnStatus_t set_math(cudnnConvolutionDescriptor_t descriptor, cudnnMathType_t type) {
