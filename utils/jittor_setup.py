@@ -226,8 +226,8 @@ def prepare() -> str:
 def set_compilers_apart() -> None:
     """Has the processes in which Jittor compiles live in sessions of their own, and die with this one.
 
-    They share a lock, and one that dies by a signal can hold it: then this process would wait for it for ever when it ends. So a Ctrl-C in
-    the terminal must not reach them.
+    They share a lock, and one that dies by a signal can hold it: then this process would wait for it for ever where it compiles, or when it
+    ends. So a Ctrl-C in the terminal must not reach them; and for those that a signal to all processes has reached, nobody waits.
     """
     import jittor_utils
 
@@ -238,7 +238,12 @@ def set_compilers_apart() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         initialize()
 
-    jittor_utils.pool_initializer = initialize_apart
+    def leave_alone() -> None:
+        """At exit, in place of waiting for them: they end with this process."""
+        jittor_utils.p.close()
+        jittor_utils.p._terminate.cancel()
+
+    jittor_utils.pool_initializer, jittor_utils.pool_cleanup = initialize_apart, leave_alone
 
 
 def import_jittor():

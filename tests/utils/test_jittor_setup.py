@@ -190,3 +190,19 @@ def test_a_ctrl_c_in_the_terminal_does_not_reach_the_compilers():
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, start_new_session=True)
     assert result.returncode == 0 and "True" in result.stdout and "False" not in result.stdout, result.stderr
+
+
+def test_a_signal_to_all_processes_lets_this_one_end():
+    """As of a batch system, or pkill: the compilers die, and one of them holds the lock they share."""
+    script = (
+        "import os, signal, time\n"
+        "from utils import jittor_setup\n"
+        "import jittor_utils\n"
+        "jittor_utils.run_cmds([], '', '')\n"
+        "time.sleep(1)\n"
+        "for worker in jittor_utils.p._pool: os.kill(worker.pid, signal.SIGTERM)\n"
+        "time.sleep(0.5)\n"
+        "print('end')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout.splitlines()[-1], result.stderr) == (0, "end", "")
