@@ -13,6 +13,7 @@ import jittor as jt
 from jittor import nn
 
 from models.ops.group_norm import group_norm, layer_norm
+from models.ops.kernels import on_cuda
 
 DTYPES = ("float32", "bfloat16", "float16")
 _compute_dtype = "float32"
@@ -44,7 +45,7 @@ def _product(multiply: Callable[[jt.Var, jt.Var], jt.Var], x: jt.Var, weight: jt
     The CPU's kernels would add up in 16 bits: there the factors are rounded, and the result. It is no faster, and shows what will happen.
     """
     x, weight = _cast(x), _cast(weight)
-    if _compute_dtype == "float32" or jt.flags.use_cuda:
+    if _compute_dtype == "float32" or on_cuda():
         return multiply(x, weight)
     return _cast(multiply(x.float32(), weight.float32()))
 

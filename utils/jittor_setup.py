@@ -168,10 +168,9 @@ def choose_device(cache: Path) -> str:
     `cache` unless the user has named one (nvcc_path); returns a description of the device.
     """
     devices = cuda_device_count()
-    nvcc = (Path(os.environ["nvcc_path"]) if os.environ.get("nvcc_path") else find_nvcc()) if devices else None
-    if nvcc is not None:
-        if "nvcc_path" not in os.environ:
-            os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
+    if devices and "nvcc_path" not in os.environ and (nvcc := find_nvcc()):
+        os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
+    if devices and Path(os.environ.get("nvcc_path", "")).is_file():
         for download in ("use_cutt", "use_cutlass"):  # speed-ups for operators that we do not use
             os.environ.setdefault(download, "0")
         if "nccl_include_path" not in os.environ:

@@ -120,6 +120,12 @@ __device__ inline void clear(float (&out)[S::OUT_TILES][4]) {
         for (int i = 0; i < 4; i++) out[j][i] = 0;
 }
 
+// x summed over the four lanes that share a row, for all of them.
+__device__ inline float row_sum(float x) {
+    x += across_lanes(x, 1);
+    return x + across_lanes(x, 2);
+}
+
 // The warp's 16 rows of y [count, D] = out · scale, of which the lane has rows g (scale[0]) and g + 8 (scale[1]).
 template <class S, class T, int D>
 __device__ inline void write(T* y, int count, int first_row, const float (&out)[S::OUT_TILES][4], const float* scale) {
@@ -179,8 +185,7 @@ attention_forward(const T* q, const T* k, const T* v, T* o, float* logsumexp, in
     }
     float over_total[2];
     for (int r = 0; r < 2; r++) {
-        total[r] += across_lanes(total[r], 1);
-        total[r] += across_lanes(total[r], 2);
+        total[r] = row_sum(total[r]);
         over_total[r] = 1 / total[r];
         int query = 16 * warp + lane / 4 + 8 * r;
         if (t == 0 && first + query < n) logsumexp[row + query] = top[r] + log2f(total[r]);
@@ -208,8 +213,7 @@ attention_backward_q(const T* q, const T* k, const T* v, const T* o, const float
         bool there = first + query < n;
         float sum = 0;
         for (int e = t; there && e < D; e += 4) sum += to_float(d_o[(row + query) * D + e]) * to_float(o[(row + query) * D + e]);
-        sum += across_lanes(sum, 1);
-        sum += across_lanes(sum, 2);
+        sum = row_sum(sum);
         own_delta[r] = sum, lse[r] = there ? logsumexp[row + query] : 0;
         if (t == 0 && there) delta[row + query] = sum;
     }

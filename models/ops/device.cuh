@@ -1,4 +1,4 @@
-// What the CUDA kernels share: the types they take, launching, sums of a block, and products of small matrices by tensor cores.
+// What the CUDA kernels share: the types they take, launching, and products of small matrices by tensor cores.
 
 #include <cstdint>
 #include <cuda_bf16.h>

@@ -5,9 +5,17 @@
 
 namespace {
 
+const int PIECE = 1024;  // positions of a channel that a warp takes at a time
+
+// x summed over the lanes of the warp, for all of them.
+__device__ inline float warp_sum(float x) {
+    for (int lane_bits = 16; lane_bits; lane_bits /= 2) x += across_lanes(x, lane_bits);
+    return x;
+}
+
 // x summed over the threads of the block, for all of them. `scratch` is 32 floats of shared memory.
 __device__ inline float block_sum(float x, float* scratch) {
-    for (int lane_bits = 16; lane_bits; lane_bits /= 2) x += across_lanes(x, lane_bits);
+    x = warp_sum(x);
     __syncthreads();  // whoever still reads what was there
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
     __syncthreads();
@@ -56,7 +64,6 @@ __device__ inline float before_silu(float dy, float normalized, float weight, fl
 template <class T, bool SILU>
 __global__ void group_norm_backward(const T* x, const float* weight, const float* bias, const T* dy, const float* statistics, T* dx,
                                     float* sums, int groups, int width, int positions) {
-    const int PIECE = 1024;  // positions of a channel that a warp takes at a time
     float *scratch = (float*)shared_memory(), *partial = scratch + 32;
     int64_t row = blockIdx.x;
     int n = width * positions, first_channel = row % groups * width, pieces = (positions + PIECE - 1) / PIECE;
@@ -71,7 +78,7 @@ __global__ void group_norm_backward(const T* x, const float* weight, const float
                 float dz = before_silu<SILU>(to_float(dy[channel * positions + i]), normalized, weight[channel], bias[channel]);
                 dw += dz * normalized, db += dz;
             }
-        for (int lane_bits = 16; lane_bits; lane_bits /= 2) dw += across_lanes(dw, lane_bits), db += across_lanes(db, lane_bits);
+        dw = warp_sum(dw), db = warp_sum(db);
         if (threadIdx.x % 32 == 0 && task < width * pieces) partial[2 * task] = dw, partial[2 * task + 1] = db;
     }
     __syncthreads();

@@ -185,7 +185,7 @@ CUDA_BACKWARD = r"""
         launch(silu ? layer_norm_sums<T, true> : layer_norm_sums<T, false>, (channels + 31) / 32 * slices, 256, 2 * 256 * 4, x, weight,
                bias, dy, statistics, sums, batch, channels, slices);
     } else {
-        int shared_bytes = (32 + 2 * width * ((positions + 1023) / 1024)) * 4;
+        int shared_bytes = (32 + 2 * width * ((positions + PIECE - 1) / PIECE)) * 4;
         launch(silu ? group_norm_backward<T, true> : group_norm_backward<T, false>, batch * groups, large ? 512 : 128, shared_bytes, x,
                weight, bias, dy, statistics, dx, sums, groups, width, positions);
     }
