@@ -32,7 +32,7 @@ from datasets.loader import batches, stack
 from datasets.synthetic import write_dataset
 from models.layers import DTYPES, autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
-from models.pretrained import load_run, save_network
+from models.pretrained import RUN, load_run, save_network
 from models.recompute import recomputation
 from models.stages import MAIN_STAGES, STAGES, following
 from utils import parallel
@@ -106,10 +106,15 @@ def check_arguments(args: argparse.Namespace) -> None:
         faults.append("--val_fraction must be above 0 and below 1")
     if args.preset is not None and args.preset not in PRESETS:
         faults.append(f"--preset {args.preset}: there is no such preset. Choose {', '.join(PRESETS)}")
-    weights = (getattr(args, f"init_{stage}") for stage in STAGES)
-    faults += [f"{path} does not exist" for path in weights if path is not None and not path.exists()]
+    weights = {stage: path for stage in STAGES if (path := getattr(args, f"init_{stage}")) is not None}
+    faults += [f"{path} does not exist" for path in weights.values() if not path.exists()]
+    faults += [f"--init_{stage}: this command does not train stage {stage}" for stage in weights if stage not in stages_of(args)]
     if faults:
         raise UserError("; ".join(faults))
+
+
+def stages_of(args: argparse.Namespace) -> list[str]:
+    return [args.stage] if args.stage else list(MAIN_STAGES)
 
 
 def choose_config(args: argparse.Namespace, folder: Path) -> dict:
@@ -121,13 +126,13 @@ def choose_config(args: argparse.Namespace, folder: Path) -> dict:
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
 
     begun = {name for name in STAGES if latest_training_state(folder / "state" / name)}
-    anew = args.restart and begun <= anew_by_restart(args.stage)
+    anew = args.restart and begun <= anew_by_restart(stages_of(args))
     stored = load_run(folder) if (folder / "run.json").is_file() and not anew else None
     preset = args.preset or (stored["preset"] if stored else "base" if jt.has_cuda else "tiny")
     config = replace(stored["config"] if stored and stored["preset"] == preset else PRESETS[preset], **said)
     check_config(config)
     run = {"preset": preset, "config": config, "seed": 0, "val_fraction": 0.05, "input_path": None, "val_path": None}
-    for name in ("seed", "val_fraction", "input_path", "val_path"):
+    for name in RUN:
         given = getattr(args, name)
         run[name] = str(given.resolve()) if isinstance(given, Path) else given if given is not None else (stored or run)[name]
     if stored and begun:
@@ -206,7 +211,7 @@ def train(stage, train_pairs: list[Pair], val_pairs: list[Pair], args: argparse.
 
     def save(step: int) -> None:
         export(stage, folder)  # first: a run killed in between goes on from the state before, and exports again
-        save_training_state(states, step, stage.learner.arrays(), {"stage": stage.name, **metrics}, KEEP)
+        save_training_state(states, step, stage.learner.state(), {"stage": stage.name, **metrics}, KEEP)
 
     def due(step: int, every: int) -> bool:
         """Whether it is for this process to write what is written every so many steps and after the last."""
@@ -284,7 +289,7 @@ def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog) -> N
 def export(stage, folder: Path) -> None:
     """Writes the averaged weights in diffusers' layout."""
     for name, network in stage.learner.networks.items():
-        save_network(network, stage.learner.averages[name].arrays(), folder / name)
+        save_network(network, stage.learner.averages[name].averages, folder / name)
 
 
 def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None:
@@ -296,9 +301,9 @@ def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None
         write_json(path, best | {stage.name: {"step": step, **metrics}})
 
 
-def anew_by_restart(stage: str | None) -> set[str]:
+def anew_by_restart(stages: list[str]) -> set[str]:
     """The stages that --restart begins anew: those that are asked for, and those that build on them."""
-    return {name for asked in ([stage] if stage else MAIN_STAGES) for name in following(asked)}
+    return {name for asked in stages for name in following(asked)}
 
 
 def restart(stages: set[str], folder: Path) -> None:
@@ -319,7 +324,7 @@ def main() -> None:
     args = parse_arguments()
     check_arguments(args)
     folder = ROOT / "checkpoints" / args.run
-    stages = [args.stage] if args.stage else MAIN_STAGES
+    stages = stages_of(args)
     stop = Stop(args.max_minutes)
     parallel.begin()
     print(f"Device: {jittor_setup.DEVICE}{f', {parallel.SIZE} processes' if parallel.SIZE > 1 else ''}")
@@ -337,7 +342,7 @@ def main() -> None:
             print(f"{len(pairs[0])} pairs to train on, {len(pairs[1])} to validate on")
             if parallel.MAIN:
                 if args.restart:
-                    restart(anew_by_restart(args.stage), folder)
+                    restart(anew_by_restart(stages), folder)
                 write_json(folder / "run.json", run | {"config": asdict(config)})
         for name in stages:
             jt.set_global_seed(seed, different_seed_for_mpi=False)
@@ -355,7 +360,7 @@ def main() -> None:
     except KeyboardInterrupt:
         say_how_to_go_on("What was saved before is there.")
         sys.exit(128 + stop.signal)
-    if stages == MAIN_STAGES:
+    if args.stage is None:
         print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")
 
 

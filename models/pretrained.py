@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -12,19 +13,22 @@ from models.presets import Config
 from utils.checkpoint import load_frozen, load_strict, module_arrays, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
+RUN = ("seed", "val_fraction", "input_path", "val_path")  # what a run keeps besides its preset and configuration
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load_run(folder: Path) -> dict:
-    """What MainTrain.py wrote into `folder`/run.json: preset, seed, and config as a Config. Raises UserError."""
+    """What MainTrain.py wrote into `folder`/run.json: preset, `RUN`, and config as a Config. Raises UserError."""
     path = folder / "run.json"
     try:
         stored = json.loads(path.read_text())
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()}
-        return {**stored, "config": Config(**values)}
+        return {name: stored[name] for name in ("preset", *RUN)} | {"config": Config(**values)}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except KeyError as error:
+        raise UserError(f"{path} is damaged ({error} is missing): put it back, or begin anew with --restart") from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin anew with --restart") from error
 
 
@@ -32,10 +36,10 @@ def save_config(network: jt.Module, folder: Path) -> None:
     write_json(folder / "config.json", {"_class_name": type(network).__name__, **asdict(network.config)})
 
 
-def save_network(network: jt.Module, arrays: dict[str, np.ndarray], folder: Path) -> None:
-    """Writes the network's configuration and `arrays`, its weights or an average of them."""
+def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path) -> None:
+    """Writes the network's configuration and `weights`, its own or an average of them."""
     save_config(network, folder)
-    write_safetensors(folder / WEIGHTS, arrays, {"format": "pt"})  # the tag that diffusers looks for
+    write_safetensors(folder / WEIGHTS, weights, {"format": "pt"})  # the tag that diffusers looks for
 
 
 def load_network(network_class: type, config_class: type, folder: Path) -> jt.Module:

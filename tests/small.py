@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from models.presets import PRESETS
+from utils.checkpoint import as_array
 
 FIELDS = {
     "width": 96,
@@ -37,3 +40,8 @@ def arguments(**changed) -> list[str]:
         values = value if isinstance(value, tuple) else (value,)
         words += [f"--{name}", *map(str, values)]
     return words
+
+
+def copies(tensors: dict) -> dict[str, np.ndarray]:
+    """What Vars and arrays hold now, whatever happens to them."""
+    return {name: as_array(tensor).copy() for name, tensor in tensors.items()}

@@ -16,12 +16,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from utils.errors import DiskError, UserError
 from utils.files import atomic_write, remove_leftovers
+
+if TYPE_CHECKING:
+    import jittor as jt  # files are read without it
 
 # -------------------------------------------------------------------------------------------------------------- writing
 
@@ -40,26 +43,27 @@ NUMPY_TYPES = {
 SAFETENSORS_TYPES = {np.dtype(numpy_type): name for name, numpy_type in NUMPY_TYPES.items() if name != "BF16"}
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes arrays by name in the safetensors format; see `atomic_write` for errors.
+def write_safetensors(path: str | Path, tensors: Mapping[str, "np.ndarray | jt.Var"], metadata: dict[str, str] | None = None) -> None:
+    """Writes arrays or Vars by name in the safetensors format, a Var's values copied when its turn comes; see `atomic_write` for errors.
 
     The metadata always say that the layout is PyTorch's, "format": "pt", without which transformers refuses the file.
     """
     # Wide types first, so that each tensor begins at a multiple of its item size.
-    arrays = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    types = {name: np.dtype(str(tensor.dtype)) for name, tensor in tensors.items()}
+    names = sorted(types, key=lambda name: (-types[name].itemsize, name))
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
-    for name, array in arrays:
-        begin, end = end, end + array.nbytes
-        stored_type = SAFETENSORS_TYPES[array.dtype]
-        header[name] = {"dtype": stored_type, "shape": list(array.shape), "data_offsets": [begin, end]}
+    for name in names:
+        shape = list(tensors[name].shape)
+        begin, end = end, end + math.prod(shape) * types[name].itemsize
+        header[name] = {"dtype": SAFETENSORS_TYPES[types[name]], "shape": shape, "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
     remove_leftovers(Path(path).parent, Path(path).name)
     with atomic_write(path) as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for _, array in arrays:
-            file.write(np.ascontiguousarray(array).data)
+        for name in names:
+            file.write(np.ascontiguousarray(as_array(tensors[name])).data)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -296,9 +300,14 @@ def read_torch_legacy(path: Path) -> dict[str, np.ndarray]:
 # -------------------------------------------------------------------------------------------------------------- modules
 
 
+def as_array(tensor: "np.ndarray | jt.Var") -> np.ndarray:
+    """A Var's values, copied; an array as it is."""
+    return tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
+
+
 def module_arrays(module) -> dict[str, np.ndarray]:
     """Copies of a Jittor module's parameters and buffers by their full names."""
-    return module.state_dict("numpy")
+    return {name: as_array(weight) for name, weight in module.state_dict().items()}
 
 
 def load_strict(module, arrays: Mapping[str, np.ndarray], source: str | Path) -> None:
@@ -307,7 +316,7 @@ def load_strict(module, arrays: Mapping[str, np.ndarray], source: str | Path) ->
     Raises UserError naming every missing, unexpected and mis-shaped array; `source` is what it calls them, a path as a
     rule. PyTorch's batch counters (num_batches_tracked) are passed over: Jittor's BatchNorm has none.
     """
-    import jittor as jt  # not at the top: reading files does without it
+    import jittor as jt
 
     arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
     weights = module.state_dict()
@@ -359,7 +368,7 @@ def latest_training_state(folder: str | Path) -> Path | None:
     return next(reversed(training_states(folder)), None)
 
 
-def save_training_state(folder: str | Path, step: int, tensors: Mapping[str, np.ndarray], info: dict, keep: int) -> Path:
+def save_training_state(folder: str | Path, step: int, tensors: Mapping[str, "np.ndarray | jt.Var"], info: dict, keep: int) -> Path:
     """Writes `folder`/step-<step>.safetensors and then removes older ones; returns its path.
 
     `info` (anything JSON can hold; "step" is added) goes into the file's metadata. The last `keep` files (1 or more) stay,

@@ -30,12 +30,8 @@ class EMA:
             average.stop_grad()
         jt.sync(list(self.averages.values()))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Copies of the averages, by the module's names."""
-        return {name: average.numpy() for name, average in self.averages.items()}
-
     def load(self, arrays: dict[str, np.ndarray], source: str = "the checkpoint") -> None:
-        """Takes back what `arrays()` gave. Raises UserError naming each that does not fit; `source` is their file."""
+        """Takes the averages from `arrays`. Raises UserError naming each that does not fit; `source` is their file."""
         shapes = {name: average.shape for name, average in self.averages.items()}
         check_fit(shapes, arrays, source, "the averaged weights")
         for name, average in self.averages.items():

@@ -95,20 +95,20 @@ class AdamW:
         elif self.steps_at_scale == SCALE_RISES_AFTER:
             self.loss_scale, self.steps_at_scale = self.loss_scale * 2, 0
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The state, copied: "first.<name>" and "second.<name>" moments, "updates", "skipped"; where the loss is scaled, `OF_SCALE`."""
-        state = {f"first.{name}": moment.numpy() for name, moment in self.first.items()}
-        state |= {f"second.{name}": moment.numpy() for name, moment in self.second.items()}
+    def state(self) -> dict[str, jt.Var | np.ndarray]:
+        """The moments, "first.<name>" and "second.<name>", not copied; "updates" and "skipped"; where the loss is scaled, `OF_SCALE`."""
+        state = {f"first.{name}": moment for name, moment in self.first.items()}
+        state |= {f"second.{name}": moment for name, moment in self.second.items()}
         counters = ("updates", "skipped", *(OF_SCALE if self.scales_loss else ()))
         return state | {name: np.array([getattr(self, name)]) for name in counters}
 
     def load(self, arrays: dict[str, np.ndarray], source: str = "the checkpoint") -> None:
-        """Takes back what `arrays()` gave, of a scaled loss or not: a run may change its precision.
+        """Takes back what `state()` gave, as arrays, of a scaled loss or not: a run may change its precision.
 
         Raises UserError naming each that does not fit; `source` is their file.
         """
-        expected, found = ({name: a for name, a in state.items() if name not in OF_SCALE} for state in (self.arrays(), arrays))
-        check_fit({name: array.shape for name, array in expected.items()}, found, source, "the optimizer")
+        expected, found = ({name: value for name, value in state.items() if name not in OF_SCALE} for state in (self.state(), arrays))
+        check_fit({name: value.shape for name, value in expected.items()}, found, source, "the optimizer")
         for name in self.parameters:
             self.first[name].update(jt.array(arrays[f"first.{name}"])).stop_grad()
             self.second[name].update(jt.array(arrays[f"second.{name}"])).stop_grad()

@@ -45,16 +45,16 @@ class Learner:
                 stack.enter_context(average.applied())
             yield
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The whole state: weights, averages and optimizer."""
-        state = {f"optimizer.{key}": value for key, value in self.optimizer.arrays().items()}
+    def state(self) -> dict[str, jt.Var | np.ndarray]:
+        """Weights, averages and optimizer: what is there, not copies."""
+        state = {f"optimizer.{key}": value for key, value in self.optimizer.state().items()}
         for name, network in self.networks.items():
-            state |= {f"model.{name}.{key}": value for key, value in module_arrays(network).items()}
-            state |= {f"ema.{name}.{key}": value for key, value in self.averages[name].arrays().items()}
+            state |= {f"model.{name}.{key}": value for key, value in network.state_dict().items()}
+            state |= {f"ema.{name}.{key}": value for key, value in self.averages[name].averages.items()}
         return state
 
     def load(self, arrays: dict[str, np.ndarray], source: str) -> None:
-        """Takes back what `arrays` gave. Raises UserError naming every array that does not fit."""
+        """Takes back what `state` gave, as arrays. Raises UserError naming every array that does not fit."""
 
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

@@ -175,7 +175,7 @@ def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
 
 
 def test_a_run_comes_back_with_its_configuration(tmp_path):
-    stored = {"preset": "tiny", "seed": 3, "config": asdict(PRESETS["tiny"])}
+    stored = {"preset": "tiny", "seed": 3, "val_fraction": 0.1, "input_path": "data", "val_path": None, "config": asdict(PRESETS["tiny"])}
     (tmp_path / "run.json").write_text(json.dumps(stored))
     assert load_run(tmp_path) == {**stored, "config": PRESETS["tiny"]}
 
@@ -186,6 +186,7 @@ def test_a_run_comes_back_with_its_configuration(tmp_path):
     ("[]", "is damaged"),
     ("{}", "is damaged"),
     ('{"config": []}', "is damaged"),
+    ('{"config": {}, "preset": "tiny"}', "'seed' is missing"),
     ('{"config": {"colour": 1}}', "is damaged"),
 ])  # fmt: skip
 def test_a_damaged_run_is_said_in_a_sentence(tmp_path, content, words):

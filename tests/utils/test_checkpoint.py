@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -179,6 +180,25 @@ def test_safetensors_that_others_read(tmp_path):
     assert_same(ours, tensors)
     assert metadata["info"] == "läuft"
     assert names_in(path.parent) == ["weights.safetensors"]
+
+
+def test_vars_are_copied_one_at_a_time(tmp_path):
+    """All of a training state at once would be a second one, in the memory of the host."""
+    copied = []
+
+    class Var:
+        dtype, shape = "float32", (2, 3)
+
+        def numpy(self):
+            assert all(copy() is None for copy in copied)
+            array = np.full(self.shape, len(copied), np.float32)
+            copied.append(weakref.ref(array))
+            return array
+
+    write_safetensors(tmp_path / "weights.safetensors", {name: Var() for name in "abc"} | {"array": np.arange(3)})
+    read = read_weights(tmp_path / "weights.safetensors")
+    assert [read[name][0, 0] for name in "abc"] == [0, 1, 2]
+    assert read["array"].tolist() == [0, 1, 2]
 
 
 def test_json_is_readable(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jittor import nn
 
+from tests.small import copies
 from utils.checkpoint import load_strict, module_arrays, read_training_state, save_training_state
 from utils.ema import EMA
 from utils.errors import UserError
@@ -56,9 +57,9 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
 
     optimizer, ema = AdamW(module.named_parameters()), EMA(module)
     run(module, optimizer, ema, range(4))
-    tensors = {f"model.{name}": value for name, value in module_arrays(module).items()}
-    tensors |= {f"ema.{name}": value for name, value in ema.arrays().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in optimizer.arrays().items()}
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in ema.averages.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer.state().items()}
     path = save_training_state(tmp_path, 4, tensors, {}, keep=1)
     run(module, optimizer, ema, range(4, 8))
 
@@ -75,8 +76,8 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
     resumed_optimizer.load(part("optimizer."), path)
     run(resumed, resumed_optimizer, resumed_ema, range(info["step"], 8))
     assert same(module_arrays(resumed), module_arrays(module))
-    assert same(resumed_ema.arrays(), ema.arrays())
-    assert same(resumed_optimizer.arrays(), optimizer.arrays())
+    assert same(copies(resumed_ema.averages), copies(ema.averages))
+    assert same(copies(resumed_optimizer.state()), copies(optimizer.state()))
     assert resumed_optimizer.updates == 8
 
 
@@ -84,12 +85,12 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
 def test_a_gradient_that_is_not_finite_changes_nothing(module, bad):
     optimizer = AdamW(module.named_parameters())
     optimizer.step(micro_batches(module, 0), lr=0.1)
-    weights, state = module_arrays(module), optimizer.arrays()
+    weights, state = module_arrays(module), copies(optimizer.state())
     norm = optimizer.step((loss * factor for loss, factor in zip(micro_batches(module, 1), (1, bad), strict=True)), lr=0.1)
     assert not np.isfinite(norm)
     assert same(module_arrays(module), weights)
     assert (optimizer.updates, optimizer.skipped) == (1, 1)
-    assert same(optimizer.arrays() | {"skipped": np.array([0])}, state)
+    assert same(copies(optimizer.state()) | {"skipped": np.array([0])}, state)
     assert np.isfinite(optimizer.step(micro_batches(module, 2), lr=0.1))
     assert not same(module_arrays(module), weights)
 
@@ -119,10 +120,10 @@ def test_the_scale_of_the_loss_rises_and_is_kept(module, monkeypatch):
     for _ in range(4):
         scaled.step([in_float16(module, 1e-3)], lr=0.1)
     assert (scaled.loss_scale, scaled.steps_at_scale) == (2**17, 1)
-    plain.load(scaled.arrays())
+    plain.load(copies(scaled.state()))
     assert (plain.updates, plain.loss_scale) == (4, 1)
-    state = plain.arrays()
-    for arrays, expected in ((scaled.arrays(), (2**17, 1)), (state, (2**16, 0))):
+    state = copies(plain.state())
+    for arrays, expected in ((copies(scaled.state()), (2**17, 1)), (state, (2**16, 0))):
         resumed = AdamW(module.named_parameters())
         resumed.scale_loss()
         resumed.load(arrays)
@@ -137,7 +138,7 @@ def test_only_matrices_decay_and_frozen_weights_stay(module):
     optimizer.step([(module.weight.sum() + module.bias.sum()) * 0.0], lr=0.1)
     np.testing.assert_allclose(module.weight.numpy(), start["weight"] * (1 - 0.1 * 0.5), rtol=1e-6)
     assert np.array_equal(module.bias.numpy(), start["bias"])
-    assert "first.frozen" not in optimizer.arrays() and frozen.numpy().tolist() == [1, 1, 1, 1]
+    assert "first.frozen" not in optimizer.state() and frozen.numpy().tolist() == [1, 1, 1, 1]
 
 
 def test_each_graph_is_freed_before_the_next_is_built(module):
@@ -165,8 +166,8 @@ def test_micro_batches_make_the_moments_of_the_whole_batch(module):
     for max_norm in (1e9, 0.01):
         norm = optimizers[0].step(((module(jt.array(part)) ** 2).mean() for part in np.split(batch, 3)), 0.1, max_norm)
         assert norm == pytest.approx(optimizers[1].step([(whole(jt.array(batch)) ** 2).mean()], 0.1, max_norm), rel=1e-5)
-    expected = optimizers[1].arrays()
-    for name, array in optimizers[0].arrays().items():
+    expected = copies(optimizers[1].state())
+    for name, array in copies(optimizers[0].state()).items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-9)
 
 
@@ -180,9 +181,9 @@ def test_global_norm_of_a_million_small_numbers():
 def test_load_refuses_what_does_not_fit_and_shares_no_memory(module):
     optimizer = AdamW(module.named_parameters())
     optimizer.step(micro_batches(module, 0), lr=0.1)
-    state = optimizer.arrays()
+    state = copies(optimizer.state())
     with pytest.raises(UserError, match=r"does not fit the optimizer:\n  missing \(1\): second\.bias"):
         optimizer.load({name: value for name, value in state.items() if name != "second.bias"})
     optimizer.load(state)
     state["first.weight"][...] = 9.0
-    assert np.abs(optimizer.arrays()["first.weight"]).max() < 9.0
+    assert np.abs(copies(optimizer.state())["first.weight"]).max() < 9.0

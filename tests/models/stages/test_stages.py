@@ -17,7 +17,7 @@ from models.pretrained import initialise, save_network
 from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage
-from tests.small import CONFIG
+from tests.small import CONFIG, copies
 from utils.checkpoint import module_arrays
 from utils.image import write_jpeg, write_png
 
@@ -118,10 +118,10 @@ def test_conditions_are_dropped_as_often_as_asked(unet_stage):
 
 
 def test_state_goes_round(unet_stage, tmp_path):
-    before = unet_stage.learner.arrays()
+    before = copies(unet_stage.learner.state())
     other = UNetStage(unet_stage.config, unet_stage.run)
     other.learner.load(before, "the test")
-    after = other.learner.arrays()
+    after = copies(other.learner.state())
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)
 
