@@ -66,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
         help="move the result's colours to the reference's (default: %(default)s)",
     )
     painting.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products (default: %(default)s)")
+    painting.add_argument("--tile", type=int, help="decode in tiles of so many pixels a side, where memory is short (default: at once)")
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
     scoring = parser.add_argument_group("scoring")
@@ -113,6 +114,7 @@ def paint(pairs: list[TestPair], model: LatentDiffusion, judge: Judge | None, ar
                     guidance=args.guidance,
                     ref_guidance=args.ref_guidance,
                     ref_start=args.ref_start,
+                    tile=args.tile,
                 )
             return np.stack([color_match(resize(a, SIZE), b, args.color_match) for a, b in zip(painted, references, strict=True)])
 
@@ -161,6 +163,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for numbers that make no sense, before anything is loaded."""
     faults = [f"--{name} must be at least 1" for name in ("steps", "batch_size", "best_of") if getattr(args, name) < 1]
     faults += ["--seed must not be negative"] if args.seed < 0 else []
+    faults += ["--tile must be at least 64 pixels: less is seams alone"] if args.tile is not None and args.tile < 64 else []
     faults += ["--ref_start must be above 0 and at most 1"] if not 0 < args.ref_start <= 1 else []
     if faults:
         raise UserError("; ".join(faults))

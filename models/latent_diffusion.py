@@ -52,13 +52,15 @@ class LatentDiffusion:
         guidance: float,  # scale for the mask; 1: none
         ref_guidance: float,  # scale for the reference; 1: none
         ref_start: float = 1.0,  # below 1, start from the reference's latents noised to this share of the process
+        tile: int | None = None,  # pixels a side of what is decoded at once; None: the picture
     ) -> np.ndarray:
         """Pictures uint8 [B, H, W, 3]. A picture depends on its own mask, reference and seed alone."""
         schedule = noise_schedule(self.config)
         timesteps = sampling_timesteps(schedule, steps, ref_start)
         branches = guidance_branches(guidance, ref_guidance)
         with jt.no_grad():
-            latents, _ = self.vae.encode(jt.array(to_array(references)))
+            # one by one, as below: full-size feature maps of a whole batch would be the most memory that sampling takes
+            latents = jt.concat([jt.array(self.vae.encode(jt.array(photo[None]))[0].numpy()) for photo in to_array(references)])
             colors = np.stack([color_statistics(photo) for photo in references])
             conditions = self.conditioner(
                 jt.array(np.concatenate([masks if branch.use_mask else np.full_like(masks, UNKNOWN) for branch in branches])),
@@ -77,5 +79,10 @@ class LatentDiffusion:
             denoiser = Denoiser(model, schedule, self.config.prediction_type)
             for x in SAMPLERS[sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
                 x.sync()
-            # one by one: full-size feature maps of a whole batch would be the most memory that sampling takes
-            return np.concatenate([to_image(self.vae.decode(latent).numpy()) for latent in x.split(1)])
+            return np.concatenate([to_image(self.decode(latent, tile)) for latent in x.split(1)])
+
+    def decode(self, latent: jt.Var, tile: int | None) -> np.ndarray:
+        """One picture [1, 3, H, W], nominally −1..1."""
+        if tile is None:
+            return self.vae.decode(latent).numpy()
+        return self.vae.decode_in_tiles(latent, tile // self.vae.config.downscale)

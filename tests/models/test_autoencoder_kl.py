@@ -1,11 +1,12 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
 from models.presets import PRESETS, vae_config
 from tests.golden.networks import VAE, gradient_summary, normal, vae_inputs, weights
 from utils.checkpoint import load_strict
@@ -58,3 +59,38 @@ def test_encode_and_decode_scale_the_latents(vae):
     np.testing.assert_allclose(scaled_mean, mean * scale, rtol=1e-5)
     np.testing.assert_allclose(std, np.exp(logvar / 2) * scale, rtol=1e-5)
     np.testing.assert_allclose(rescaled, decoded, atol=1e-4)
+
+
+def test_tiles_cover_all_and_overlap_by_a_quarter():
+    for cells in range(1, 70):
+        for tile in range(4, cells + 1):
+            starts = tile_starts(cells, tile)
+            assert (starts[0], starts[-1]) == (0, cells - tile)
+            assert all(0 < b - a <= np.ceil(tile * 3 / 4) for a, b in pairwise(starts))
+
+
+def test_tiles_fade_into_each_other(vae, monkeypatch):
+    """What is decoded alike in every tile comes out as from the whole; what jumps from tile to tile comes out without an edge."""
+    z, f = normal("z", 1, 4, 13, 22), vae.config.downscale
+    whole = z.repeat(f, axis=2).repeat(f, axis=3)[:, :3]
+    shapes = set()
+
+    def decode(part, tone=lambda: 0.0):
+        shapes.add(tuple(part.shape))
+        return jt.array(part.numpy().repeat(f, axis=2).repeat(f, axis=3)[:, :3] + np.float32(tone()))
+
+    monkeypatch.setattr(vae, "decode", decode)
+    np.testing.assert_allclose(vae.decode_in_tiles(jt.array(z), 8), whole, atol=1e-5)
+    assert shapes == {(1, 4, 8, 8)}
+    np.testing.assert_allclose(vae.decode_in_tiles(jt.array(z), 64), whole, atol=1e-5)
+    tones = np.random.default_rng(0)
+    monkeypatch.setattr(vae, "decode", lambda part: decode(part, tones.random))
+    faded = vae.decode_in_tiles(jt.array(0 * z), 8)
+    assert faded.std() > 0.1
+    assert max(np.abs(np.diff(faded, axis=axis)).max() for axis in (2, 3)) < 1.1 / (8 * f / 4)  # the jump, over the overlap
+
+
+def test_one_tile_is_the_whole(vae):
+    z = jt.array(vae_inputs()["z"])
+    with jt.no_grad():
+        np.testing.assert_allclose(vae.decode_in_tiles(z, 64), vae.decode(z).numpy(), atol=1e-5)
