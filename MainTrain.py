@@ -10,6 +10,7 @@ given again, and ends with the same weights as one that was never stopped.
 import argparse
 import json
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -48,6 +49,7 @@ VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and chan
 VALIDATION_BATCH = 8  # however many a training step takes, and one process has the memory for
 PREVIEW_PAIRS = 4
 KEEP = 2  # training states, besides the best
+WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on")
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
-    run.add_argument("--workers", type=int, default=2, help="threads that read pictures (default: %(default)s)")
+    run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
     for stage in STAGES:
         run.add_argument(f"--init_{stage}", type=Path, help=f"start stage {stage} from published weights (folder or file)")

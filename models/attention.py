@@ -5,6 +5,7 @@ from jittor import nn
 
 from models.layers import Conv2d, GroupNorm, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
+from models.ops.transpose import swap_last_axes
 
 
 class Attention(nn.Module):
@@ -42,8 +43,8 @@ class SpatialAttention(Attention):
 
     def execute(self, x: jt.Var) -> jt.Var:
         b, c, h, w = x.shape
-        y = self.group_norm(x).reshape(b, c, h * w).transpose(0, 2, 1)  # [B, HW, C]
-        return x + super().execute(y).transpose(0, 2, 1).reshape(b, c, h, w)
+        y = swap_last_axes(self.group_norm(x).reshape(b, c, h * w))  # [B, HW, C]
+        return x + swap_last_axes(super().execute(y)).reshape(b, c, h, w)
 
 
 class GEGLU(nn.Module):
@@ -110,10 +111,10 @@ class Transformer2DModel(nn.Module):
         b, c, h, w = x.shape
         y = self.norm(x)
         y = y if self._use_linear_projection else self.proj_in(y)
-        y = y.reshape(b, c, h * w).transpose(0, 2, 1)  # [B, HW, C]
+        y = swap_last_axes(y.reshape(b, c, h * w))  # [B, HW, C]
         y = self.proj_in(y) if self._use_linear_projection else y
         y = self.transformer_blocks[0](y, context)
         y = self.proj_out(y) if self._use_linear_projection else y
-        y = y.transpose(0, 2, 1).reshape(b, c, h, w)
+        y = swap_last_axes(y).reshape(b, c, h, w)
         y = y if self._use_linear_projection else self.proj_out(y)
         return x + y

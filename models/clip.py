@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from models.layers import LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
+from models.ops.transpose import swap_last_axes
 from utils.checkpoint import load_frozen, read_weights
 from utils.errors import UserError
 
@@ -86,7 +87,7 @@ def causal_attention(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
     n = q.shape[2]
     later = jt.array(np.triu(np.full((n, n), -1e9, np.float32), 1))  # finite, as the kernels compute with -ffast-math
     rows_q, rows_k, rows_v = (t.float32().reshape(-1, *t.shape[2:]) for t in (q, k, v))
-    scores = jt.matmul(rows_q, rows_k.transpose(0, 2, 1)) / math.sqrt(q.shape[-1])  # [B·heads, N, N]
+    scores = jt.matmul(rows_q, swap_last_axes(rows_k)) / math.sqrt(q.shape[-1])  # [B·heads, N, N]
     return jt.matmul(nn.softmax(scores + later, dim=-1), rows_v).reshape(q.shape).cast(q.dtype)
 
 
@@ -179,7 +180,7 @@ class CLIPVisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(positions, config.hidden_size)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        patches = self.patch_embedding(x).flatten(2).transpose(0, 2, 1)  # [B, (S/P)², C]
+        patches = swap_last_axes(self.patch_embedding(x).flatten(2))  # [B, (S/P)², C]
         first = self.class_embedding.expand(x.shape[0], 1, -1)
         return jt.concat([first, patches], dim=1) + self.position_embedding.weight  # [B, 1 + (S/P)², C]
 

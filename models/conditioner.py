@@ -18,6 +18,8 @@ import numpy as np
 from jittor import nn
 
 from models.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
+from models.ops.transpose import swap_last_axes
+from models.recompute import block, recomputation
 
 UNKNOWN = 255  # mask value of a pixel without class
 
@@ -45,6 +47,17 @@ def one_hot(mask: jt.Var, num_classes: int) -> jt.Var:
     return (mask.unsqueeze(1) == classes).float32()
 
 
+class MaskConv2d(Conv2d):
+    """A convolution of the one-hot maps of masks: uint8 [B, H, W] → [B, C_out, H', W']."""
+
+    def __init__(self, num_classes: int, out_channels: int, kernel_size: int, stride: int, padding: int):
+        super().__init__(num_classes, out_channels, kernel_size, stride, padding)
+        self._num_classes = num_classes
+
+    def execute(self, mask: jt.Var) -> jt.Var:
+        return super().execute(one_hot(mask, self._num_classes))
+
+
 class MaskEncoder(nn.Module):
     """Masks [B, H, W] → class shares [B, 29, h, w] and one feature map a UNet level, [B, C_i, h/2^i, w/2^i]."""
 
@@ -52,15 +65,17 @@ class MaskEncoder(nn.Module):
         super().__init__()
         self._config = config
         widths = (config.num_classes, *config.mask_channels)
-        self.reduce = nn.ModuleList([Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)])
+        first, *others = pairwise(widths)
+        self.reduce = nn.ModuleList([MaskConv2d(*first, 3, 2, 1), *(Conv2d(a, b, 3, stride=2, padding=1) for a, b in others)])
         width, levels = widths[-1], len(config.level_channels)
         self.downsample = nn.ModuleList([Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1)])
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])
 
     def execute(self, mask: jt.Var) -> tuple[jt.Var, list[jt.Var]]:
-        x = one_hot(mask, self._config.num_classes)  # [B, 29, H, W]
-        shares = cell_means(x, self._config.downscale)  # [B, 29, h, w]
-        for conv in self.reduce:
+        shares = cell_means(one_hot(mask, self._config.num_classes), self._config.downscale)  # [B, 29, h, w]
+        with recomputation(True):  # one-hot maps are quickly made, and 116 times as large as the mask
+            x = nn.silu(block(self.reduce[0], mask))  # [B, C_0, H/2, W/2]
+        for conv in list(self.reduce)[1:]:
             x = nn.silu(conv(x))  # → [B, C, h, w]
         features = [self.project[0](x)]
         for downsample, project in zip(self.downsample, list(self.project)[1:], strict=True):
@@ -83,7 +98,7 @@ class ReferenceEncoder(nn.Module):
 
     def execute(self, latents: jt.Var, known: jt.Var) -> jt.Var:
         x = self.patch_embed(latents)  # [B, D, h/p, w/p]
-        x = x.reshape(x.shape[0], x.shape[1], -1).transpose(0, 2, 1)  # [B, N, D]
+        x = swap_last_axes(x.reshape(x.shape[0], x.shape[1], -1))  # [B, N, D]
         x = x + self.fc2(nn.silu(self.fc1(x)))
         known = known.reshape(-1, 1, 1)
         return self.norm(x) * known + self.unknown_token * (1 - known)

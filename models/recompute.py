@@ -26,8 +26,8 @@ def recomputation(wanted: bool) -> Iterator[None]:
 
 
 def block(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
-    """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept."""
-    if not _recompute:
+    """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept. Integer inputs get no gradient."""
+    if not _recompute or jt.flags.no_grad:
         return module(*inputs)
     present = [i for i, x in enumerate(inputs) if x is not None]
 
@@ -39,8 +39,12 @@ def block(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
 
     parameters = [parameter for parameter in module.parameters() if not parameter.is_stop_grad()]
     # Jittor asks for no gradient of a function none of whose inputs has one
-    given = [x.clone().start_grad() if x.is_stop_grad() else x for x in (inputs[i] for i in present)]
+    given = [x.clone().start_grad() if x.is_stop_grad() and is_float(x) else x for x in (inputs[i] for i in present)]
     return Recomputed(compute, parameters)(*given, *parameters)
+
+
+def is_float(x: jt.Var) -> bool:
+    return "float" in str(x.dtype)
 
 
 class Recomputed(jt.Function):
@@ -58,12 +62,13 @@ class Recomputed(jt.Function):
     def grad(self, dy: jt.Var) -> tuple[jt.Var, ...]:
         dy = dy.detach()  # cut off from the graph around: nothing is differentiated twice
         # The recomputation waits for dy: done as soon as it could be, it would be no recomputation.
-        inputs = [x.clone()._add_dependency([dy]).start_grad() for x in self._given]
+        inputs = [x.clone()._add_dependency([dy]) for x in self._given]
+        wanted = [x.start_grad() for x in inputs if is_float(x)]
         self._given = None
         with autocast(self._dtype):
             y = self._compute(*inputs)
-        gradients = jt.grad(WithGradient(dy)(y), [*inputs, *self._weights], retain_graph=False)
-        return tuple(gradient.stop_grad() for gradient in gradients)
+        gradients = iter(jt.grad(WithGradient(dy)(y), [*wanted, *self._weights], retain_graph=False))
+        return tuple(next(gradients).stop_grad() if is_float(x) else None for x in (*inputs, *self._weights))
 
 
 class WithGradient(jt.Function):

@@ -15,6 +15,7 @@ from jittor import nn
 from models.layers import Conv2d, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.depthwise_conv import depthwise_conv3x3
+from models.ops.transpose import swap_last_axes
 from utils import parallel
 
 
@@ -41,12 +42,12 @@ SEGFORMERS = {  # MiT-B0 ... MiT-B5: Xie et al. 2021, table 6
 
 def to_tokens(x: jt.Var) -> jt.Var:
     """[B, C, H, W] → [B, H·W, C]."""
-    return x.reshape(x.shape[0], x.shape[1], -1).transpose(0, 2, 1)
+    return swap_last_axes(x.reshape(x.shape[0], x.shape[1], -1))
 
 
 def to_map(x: jt.Var, size: tuple[int, int]) -> jt.Var:
     """[B, H·W, C] → [B, C, H, W] of this (H, W)."""
-    return x.transpose(0, 2, 1).reshape(x.shape[0], x.shape[2], *size)
+    return swap_last_axes(x).reshape(x.shape[0], x.shape[2], *size)
 
 
 class PatchEmbeddings(nn.Module):
@@ -261,7 +262,7 @@ def resize_bilinear(x: jt.Var, size: tuple[int, int]) -> jt.Var:
         return x
     rows, columns = (jt.array(interpolation_matrix(a, z)) for a, z in zip(x.shape[2:], size, strict=True))
     x = multiply(x, columns)  # [B, C, h, W]
-    return multiply(x.transpose(0, 1, 3, 2), rows).transpose(0, 1, 3, 2)
+    return swap_last_axes(multiply(swap_last_axes(x), rows))
 
 
 class SegformerForSemanticSegmentation(nn.Module):

@@ -302,7 +302,7 @@ def read_torch_legacy(path: Path) -> dict[str, np.ndarray]:
 
 def as_array(tensor: "np.ndarray | jt.Var") -> np.ndarray:
     """A Var's values, copied; an array as it is."""
-    return tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
+    return tensor if isinstance(tensor, np.ndarray) else tensor.copy().numpy()  # numpy() moves what it is asked of to the host's memory
 
 
 def module_arrays(module) -> dict[str, np.ndarray]:

@@ -171,7 +171,7 @@ def choose_device(cache: Path) -> str:
     if devices and "nvcc_path" not in os.environ and (nvcc := find_nvcc()):
         os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
     if devices and Path(os.environ.get("nvcc_path", "")).is_file():
-        for download in ("use_cutt", "use_cutlass"):  # speed-ups for operators that we do not use
+        for download in ("use_cutt", "use_cutlass"):  # the first is for transposes: see models/ops/transpose.py
             os.environ.setdefault(download, "0")
         if "nccl_include_path" not in os.environ:
             os.environ.setdefault("use_nccl", "0")
@@ -260,8 +260,25 @@ def import_jittor():
     return jittor
 
 
+def set_up_cuda() -> None:
+    """Has cuDNN take what memory there is and no more. Raises UserError where Jittor has not found it, which it does not say by itself."""
+    missing = [name for name in ("cublas", "cudnn", "curand") if getattr(jittor.compile_extern, name) is None]
+    if missing:
+        raise UserError(
+            f"A CUDA device answers, but Jittor could not use {' and '.join(missing)} of {jittor.flags.nvcc_path}: install what is missing "
+            '(README, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
+        )
+    # By default a convolution's workspace takes up to a quarter of the card, from an allocator that keeps it, and fails where the other
+    # one's cache has filled the rest; and the fastest algorithm is sought for the first 100 shapes, which is less than two stages have.
+    jittor.compile_extern.cudnn.set_max_workspace_ratio(0.05)
+    jittor.compile_extern.cudnn.set_algorithm_cache_size(10_000)
+    jittor.flags.use_temp_allocator = 0
+
+
 DEVICE = or_exit(prepare)
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
+if jittor.has_cuda:
+    or_exit(set_up_cuda)
 # Jittor ends the process when a child dies by a signal: what befalls a compiler must let us save.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -61,6 +61,7 @@ class AdamW:
                 parts = [total + part for total, part in zip(gradients, parts, strict=True)]
             gradients = [part.float32().stop_grad() for part in parts]
             jt.sync(gradients)  # runs the micro-batch now, so that its graph is free before the next is built
+            del parts
             count += 1
         gradients = parallel.mean(gradients)
         count *= self.loss_scale

@@ -42,7 +42,7 @@ def wait_for_all() -> None:
 
 def check_alike(what: str, value: int) -> None:
     """Raises UserError where a whole number is not the same in all processes; `what` says what that means."""
-    if anywhere(abs(mean_scalars({"value": value})["value"] - value) > 0.1 / SIZE):
+    if anywhere(abs(mean_scalars({"value": value})["value"] - value) > 0.25):  # of numbers that differ one is half and more from the mean
         raise UserError(f"{what} (process {RANK} of {SIZE} has {value}).")
 
 

@@ -10,6 +10,7 @@ import math
 import jittor as jt
 
 from models.ops.kernels import code, cuda_header, has_tensor_cores, on_cuda
+from models.ops.transpose import swap_last_axes
 
 # Queries are taken in blocks of 64, which lie along the vector lanes: scores are kept as Sᵀ [keys, queries] and the output as Oᵀ
 # [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries.
@@ -230,7 +231,7 @@ class FusedAttention(jt.Function):
 
 def attention_reference(q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
     """Attention of q [heads, N, D] to k and v [heads, M, D], all float32, in plain Jittor."""
-    scores = jt.matmul(q, k.transpose(0, 2, 1)) / math.sqrt(q.shape[-1])  # [heads, N, M]
+    scores = jt.matmul(q, swap_last_axes(k)) / math.sqrt(q.shape[-1])  # [heads, N, M]
     weights = jt.exp(scores - scores.max(dim=-1, keepdims=True).stop_grad())  # any constant would do: it cancels
     return jt.matmul(weights / weights.sum(dim=-1, keepdims=True), v)
 

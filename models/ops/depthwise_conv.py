@@ -7,6 +7,7 @@ Jittor writes a grouped convolution out as a sum over seven axes. Here one kerne
 import jittor as jt
 
 from models.ops.kernels import code, cuda_header
+from models.ops.transpose import swap_last_axes
 
 # The zeros around the picture are never read: a tap (r, s) is added where its row and column exist.
 CPU_HEADER = r"""
@@ -131,5 +132,5 @@ def depthwise_conv3x3(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
 
     Computed in float32, returned in x's dtype. The gradient cannot itself be differentiated.
     """
-    taps = weight.float32().reshape(-1, 9).transpose(1, 0)
+    taps = swap_last_axes(weight.float32().reshape(-1, 9))
     return FusedDepthwiseConv.apply(x.float32(), taps, bias.float32()).cast(x.dtype)

@@ -155,3 +155,18 @@ def test_the_prediction_depends_on_every_condition(conditioner):
         {"known": (0, 0)},
     ):
         assert np.abs(prediction(**changed) - plain).max() > 0.01, changed.keys()
+
+
+def test_masks_that_are_made_again_give_the_same_gradients(conditioner, monkeypatch):
+    parameters = conditioner.mask_encoder.parameters()
+
+    def gradients():
+        features = conditioner.mask_encoder(jt.array(landscape()))[1]
+        loss = sum((feature * jt.array(normal("dy", *feature.shape))).sum() for feature in features)
+        return [gradient.numpy() for gradient in jt.grad(loss, parameters)]
+
+    recomputed = gradients()
+    monkeypatch.setattr("models.conditioner.block", lambda module, *inputs: module(*inputs))
+    for a, b in zip(recomputed, gradients(), strict=True):
+        assert np.abs(b).max() > 0
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
