@@ -3,7 +3,7 @@
     python3 MainTest.py --input_path val_A_labels_resized --img_path train_resized/imgs --output_path results
 
 writes results/<mask's stem>.jpg, 512x384, for each mask. Without arguments it uses the newest run and the built-in test set. Pictures
-that exist are kept: a run that was killed is finished by the same command, with the same bytes as if it had never been killed.
+that exist are kept: a run that was killed is finished by the same command, on the CPU with the same bytes as if it had never been killed.
 
     python3 MainTest.py --input_path … --img_path … --output_path … --score
 

@@ -1,9 +1,16 @@
-"""Peak memory of a training step of the UNet and of the autoencoder, with recomputation and without.
+"""Peak memory of training and painting, by preset, batch and option.
 
-    python tests/benchmarks/memory.py --preset small --width 512 --height 384 --batch_size 1
+    python tests/benchmarks/memory.py --preset small --batch_size 8
 
-Each step runs in a process of its own, forward and backward, on random inputs. Printed is what it adds, at its peak, to the memory of the
-process once the network is built (resident set, so on the CPU only), and by how much the gradients differ, relative to their norm.
+Processes of their own do what MainTrain.py and MainTest.py do, on drawn pictures and with random weights. Printed is the most memory that
+they had beyond what Python and Jittor take: the resident set, kernels and libraries included, so on the CPU only.
+
+- at rest: weights, their averages and the optimizer's moments; of painting, weights alone
+- step, recomputing: training steps, plain and with --recompute, and the time of one
+- tensors: what Vars took in them at most, by Jittor's count, beyond those at rest; and of these the ratio
+- gradients differ by: norm of the difference, relative to the norm
+- encoding, validating: what else a stage does on whole photos, eight at a time
+- painting: pictures as MainTest.py paints them
 """
 
 import argparse
@@ -14,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
@@ -24,31 +33,18 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 import jittor as jt
 import numpy as np
 
+from datasets.landscape import check_training_pairs, read_image, read_mask
+from datasets.loader import stack
+from datasets.synthetic import write_dataset
+from MainTrain import VALIDATION_BATCH, train_step, validate
 from models.autoencoder_kl import AutoencoderKL
-from models.presets import PRESETS, unet_config, vae_config
-from models.recompute import recomputation
+from models.conditioner import Conditioner
+from models.latent_diffusion import LatentDiffusion
+from models.presets import PRESETS, Config, conditioner_config, unet_config, vae_config
+from models.pretrained import save_network
+from models.stages import MAIN_STAGES, STAGES
 from models.unet_2d_condition import UNet2DConditionModel
-
-
-def loss_of(network: str, args: argparse.Namespace):
-    """The network, and a function that computes a loss on inputs of the size asked for."""
-    random = np.random.default_rng(0)
-    config = replace(PRESETS[args.preset], width=args.width, height=args.height)
-
-    def drawn(*shape: int) -> jt.Var:
-        return jt.array(random.standard_normal((args.batch_size, *shape), np.float32))
-
-    vae = vae_config(config)
-    if network == "vae":
-        model, image = AutoencoderKL(vae), drawn(3, args.height, args.width)
-        return model, lambda: (model.reconstruct(model.posterior(image)[0]) - image).sqr().mean()
-    unet, f = unet_config(config), vae.downscale
-    model, sample = UNet2DConditionModel(unet), drawn(unet.in_channels, args.height // f, args.width // f)
-    context, labels = (
-        drawn(args.width * args.height // (f * config.patch_size) ** 2, unet.cross_attention_dim),
-        drawn(unet.projection_class_embeddings_input_dim),
-    )
-    return model, lambda: model(sample, np.full(args.batch_size, 500), context, class_labels=labels).sqr().mean()
+from utils.checkpoint import module_arrays
 
 
 def peak_memory() -> int:
@@ -56,24 +52,82 @@ def peak_memory() -> int:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def step(network: str, recomputed: bool, args: argparse.Namespace, gradients: Path) -> dict[str, float]:
-    """Runs a step in this process."""
-    jt.set_global_seed(0)
-    model, loss = loss_of(network, args)
-    parameters = model.parameters()
-    jt.sync(parameters)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    start = time.time()
-    with recomputation(recomputed):
-        value = loss()
-    if recomputed:
-        value.sync()  # as MainTrain.py does
-    found = jt.grad(value, parameters, retain_graph=False)
-    jt.sync(found)
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Meter:
+    """Memory beyond what there is when it is made, in GB by name."""
+
+    def __init__(self):
+        self.before, self.found = resident(), {}
+
+    def rest(self) -> None:
+        jt.sync_all()
+        jt.gc()
+        self.found["rest"] = (resident() - self.before) / 1e9
+
+    def peak(self, name: str, action: Callable[[], object]) -> None:
+        jt.gc()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on
+        action()
+        self.found[name] = max(self.found.get(name, 0), (peak_memory() - self.before) / 1e9)
+
+
+def tensors(action: Callable[[], object]) -> float:
+    """GB that Vars take at most in `action`. Jittor knows a maximum since this was first asked."""
+    jt.flags.profile_memory_enable = 1
+    action()
+    found = int(jt.core.get_max_memory_info().partition("[")[0]) / 1e9
+    jt.flags.profile_memory_enable = 0
+    return found
+
+
+def training(name: str, config: Config, recompute: bool, folder: Path) -> dict[str, float]:
+    """Memory of stage `name`, and seconds of a step. Leaves the gradients in `folder`."""
+    pairs = check_training_pairs(folder / "data")
+    if name == "unet":  # which begins with an autoencoder that is trained
+        vae = AutoencoderKL(vae_config(config))
+        save_network(vae, module_arrays(vae), folder / "vae")
+        del vae
+        jt.gc()
+    meter = Meter()
+    stage = STAGES[name](config, folder)
+    meter.rest()
+    sets = []
+    meter.peak("encoding", lambda: sets.extend(stage.datasets(pairs, pairs[:VALIDATION_BATCH])))
+    batch = stack([sets[0].example(i, np.random.default_rng(i)) for i in range(stage.batch_size)])
+
+    def step(number: int) -> Callable[[], object]:
+        return lambda: train_step(stage, [batch], number, SimpleNamespace(recompute=recompute))
+
+    at_rest = tensors(lambda: jt.ones(1).sync())
+    meter.peak("step", lambda: meter.found.update(tensors=tensors(step(0)) - at_rest))
+    with open(folder / f"{recompute}.gradients", "wb") as file:
+        for moment in stage.learner.optimizer.first.values():  # so far the gradients, times a number
+            file.write(moment.numpy().data)
+    start = time.time()  # by now all is compiled
+    meter.peak("step", step(1))
     seconds = time.time() - start
-    peak = peak_memory()
-    np.save(gradients, np.concatenate([gradient.numpy().ravel() for gradient in found]))
-    return {"GB": (peak - before) / 1e9, "seconds": seconds}
+    meter.peak("validating", lambda: validate(stage, sets[1], seed=0))
+    return meter.found | {"seconds": seconds}
+
+
+def painting(config: Config, batch_size: int, tile: int | None, folder: Path) -> dict[str, float]:
+    size = (config.width, config.height)
+    pairs = check_training_pairs(folder / "data")[:batch_size]
+    masks, photos = (
+        np.stack([read(path, size) for path in paths])
+        for read, paths in ((read_mask, [pair.mask for pair in pairs]), (read_image, [pair.image for pair in pairs]))
+    )
+    meter = Meter()
+    networks = AutoencoderKL(vae_config(config)), UNet2DConditionModel(unet_config(config)), Conditioner(conditioner_config(config))
+    networks[0].config.scaling_factor = 1.0
+    meter.rest()
+    model = LatentDiffusion(config, *networks)
+    scales = {"guidance": 3.0, "ref_guidance": 1.5}
+    meter.peak("painting", lambda: model.generate(masks, photos, list(range(batch_size)), "dpm++2m", steps=2, **scales, tile=tile))
+    return meter.found
 
 
 def main() -> None:
@@ -82,25 +136,48 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--networks", nargs="+", choices=("vae", "unet"), default=["vae", "unet"])
-    parser.add_argument("--step", nargs=3, metavar=("NETWORK", "RECOMPUTED", "GRADIENTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", choices=(*MAIN_STAGES, "painting"), default=[*MAIN_STAGES, "painting"])
+    parser.add_argument("--recompute_only", action="store_true", help="leave out the plain steps, where there is no memory for them")
+    parser.add_argument("--tile", type=int, help="paint with this --tile")
+    parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.step:
-        print(json.dumps(step(args.step[0], args.step[1] == "1", args, Path(args.step[2]))))
+    size = {"width": args.width, "height": args.height, "crop_width": args.width, "crop_height": args.height}
+    batches = {"vae_batch_size": args.batch_size, "unet_batch_size": args.batch_size}
+    config = replace(PRESETS[args.preset], **size, **batches)
+    if args.process:
+        what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
+        jt.set_global_seed(0)
+        found = painting(config, args.batch_size, args.tile, folder) if what == "painting" else training(what, config, recompute, folder)
+        print(json.dumps(found))
         return
-    print("| network | without | with recomputation | ratio | gradients differ by |\n|---|---|---|---|---|")
-    for network in args.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder) / f"{recomputed}.npy" for recomputed in (0, 1)]
-            found = []
-            for recomputed, file in enumerate(files):
-                command = [sys.executable, __file__, *sys.argv[1:], "--step", network, str(recomputed), str(file)]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # compiles the kernels, which takes memory too
-                found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1]))
-            plain, other = (np.load(file) for file in files)
-        difference = np.linalg.norm(plain - other) / np.linalg.norm(plain)
-        without, recomputing = (f"{f['GB']:.2f} GB, {f['seconds']:.1f} s" for f in found)
-        print(f"| {network} | {without} | {recomputing} | {found[1]['GB'] / found[0]['GB']:.2f} | {difference:.1e} |", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        count = max(args.batch_size, VALIDATION_BATCH)
+        write_dataset(Path(folder) / "data", train=count, test=0, seed=0, size=(args.width, args.height))
+
+        def measured(what: str, recompute: bool) -> dict[str, float]:
+            command = [sys.executable, __file__, *sys.argv[1:], "--process", what, str(recompute), folder]
+            return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+
+        print(f"{args.preset}, {args.width}x{args.height}, batches of {args.batch_size}")
+        print("| | at rest | step | recomputing | tensors | ratio | gradients differ by | encoding | validating |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for stage in (name for name in args.measure if name != "painting"):
+            recomputed = measured(stage, True)
+            plain = None if args.recompute_only else measured(stage, False)
+            cells = [stage, f"{recomputed['rest']:.2f} GB"]
+            cells += [f"{found['step']:.2f} GB, {found['seconds']:.1f} s" if found else "" for found in (plain, recomputed)]
+            if plain:
+                a, b = (np.fromfile(f"{folder}/{recompute}.gradients", np.float32) for recompute in (False, True))
+                cells += [f"{plain['tensors']:.2f} → {recomputed['tensors']:.2f} GB", f"{recomputed['tensors'] / plain['tensors']:.2f}"]
+                cells += [f"{np.linalg.norm(a - b) / np.linalg.norm(a):.1e}"]
+            else:
+                cells += [f"{recomputed['tensors']:.2f} GB", "", ""]
+            cells += [f"{recomputed['encoding']:.2f} GB" if stage == "unet" else "", f"{recomputed['validating']:.2f} GB"]
+            print(f"| {' | '.join(cells)} |", flush=True)
+        if "painting" in args.measure:
+            found = measured("painting", False)
+            print(f"Painting: {found['rest']:.2f} GB at rest, {found['painting']:.2f} GB at the peak")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from tests.golden.networks import VAE
 from tests.small import CONFIG
 
 
+@pytest.mark.parametrize("cuda", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5), (2, 4, 3, 5)])
-def test_the_last_axes_are_exchanged(shape):
+def test_the_last_axes_are_exchanged(shape, cuda, monkeypatch):
+    monkeypatch.setattr("models.ops.transpose.on_cuda", lambda: cuda)
     x, dy = (np.random.default_rng(seed).standard_normal(shape, np.float32) for seed in range(2))
     var = jt.array(x)
     y = swap_last_axes(var)
@@ -43,7 +45,8 @@ def judge():
 @pytest.mark.parametrize("network", [main_system, autoencoder, judge])
 def test_nothing_is_transposed_by_the_host(network, monkeypatch):
     """The graph of a training step, which is not run; the attention is the one that a GPU without tensor cores gets."""
-    monkeypatch.setattr("models.ops.attention.on_cuda", lambda: True)
+    for module in ("attention", "transpose"):
+        monkeypatch.setattr(f"models.ops.{module}.on_cuda", lambda: True)
     y, parameters = network()
     gradients = jt.grad(y.sum(), parameters)
     operators = {node.split(",")[1].split("->")[0] for node in jt.dump_all_graphs().nodes_info if node.startswith("Op")}
