@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import jittor as jt
 import numpy as np
 
-from utils.checkpoint import check_fit
+from utils.checkpoint import as_array, check_fit
 
 
 class EMA:
@@ -20,7 +20,7 @@ class EMA:
         self.decay = decay
         self.weights = module.state_dict()
         # By way of NumPy: an assigned or cloned Var would share its memory with the module's.
-        self.averages = {name: jt.array(weight.numpy()).stop_grad() for name, weight in self.weights.items()}
+        self.averages = {name: jt.array(as_array(weight)).stop_grad() for name, weight in self.weights.items()}
 
     def update(self, step: int) -> None:
         """Takes the module's present weights into the average. `step` counts from 0."""
