@@ -50,12 +50,8 @@ def one_hot(mask: jt.Var, num_classes: int) -> jt.Var:
 class MaskConv2d(Conv2d):
     """A convolution of the one-hot maps of masks: uint8 [B, H, W] → [B, C_out, H', W']."""
 
-    def __init__(self, num_classes: int, out_channels: int, kernel_size: int, stride: int, padding: int):
-        super().__init__(num_classes, out_channels, kernel_size, stride, padding)
-        self._num_classes = num_classes
-
     def execute(self, mask: jt.Var) -> jt.Var:
-        return super().execute(one_hot(mask, self._num_classes))
+        return super().execute(one_hot(mask, self.weight.shape[1]))
 
 
 class MaskEncoder(nn.Module):
@@ -66,7 +62,8 @@ class MaskEncoder(nn.Module):
         self._config = config
         widths = (config.num_classes, *config.mask_channels)
         first, *others = pairwise(widths)
-        self.reduce = nn.ModuleList([MaskConv2d(*first, 3, 2, 1), *(Conv2d(a, b, 3, stride=2, padding=1) for a, b in others)])
+        convs = [MaskConv2d(*first, 3, stride=2, padding=1), *(Conv2d(a, b, 3, stride=2, padding=1) for a, b in others)]
+        self.reduce = nn.ModuleList(convs)
         width, levels = widths[-1], len(config.level_channels)
         self.downsample = nn.ModuleList([Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1)])
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])

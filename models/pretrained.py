@@ -39,7 +39,7 @@ def save_config(network: jt.Module, folder: Path) -> None:
 def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path) -> None:
     """Writes the network's configuration and `weights`, its own or an average of them."""
     save_config(network, folder)
-    write_safetensors(folder / WEIGHTS, weights, {"format": "pt"})  # the tag that diffusers looks for
+    write_safetensors(folder / WEIGHTS, weights)
 
 
 def load_network(network_class: type, config_class: type, folder: Path) -> jt.Module:
