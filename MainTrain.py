@@ -33,7 +33,7 @@ from datasets.loader import batches, stack
 from datasets.synthetic import write_dataset
 from models.layers import DTYPES, autocast
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
-from models.pretrained import RUN, load_run, save_network
+from models.pretrained import load_run, save_network
 from models.recompute import recomputation
 from models.stages import MAIN_STAGES, STAGES, following
 from utils import parallel
@@ -48,6 +48,7 @@ BUILT_IN_PAIRS = 150, 8  # drawn for training and for testing
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 VALIDATION_BATCH = 8  # however many a training step takes, and one process has the memory for
 PREVIEW_PAIRS = 4
+RUN = ("seed", "val_fraction", "input_path", "val_path")  # what a run keeps besides its preset and configuration
 KEEP = 2  # training states, besides the best
 WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
 
@@ -130,6 +131,9 @@ def choose_config(args: argparse.Namespace, folder: Path) -> dict:
     begun = {name for name in STAGES if latest_training_state(folder / "state" / name)}
     anew = args.restart and begun <= anew_by_restart(stages_of(args))
     stored = load_run(folder) if (folder / "run.json").is_file() and not anew else None
+    missing = [name for name in ("preset", *RUN) if stored and name not in stored]
+    if missing:  # painting does without them
+        raise UserError(f"{folder / 'run.json'} is damaged ({', '.join(missing)} missing): put it back, or begin anew with --restart")
     preset = args.preset or (stored["preset"] if stored else "base" if jt.has_cuda else "tiny")
     config = replace(stored["config"] if stored and stored["preset"] == preset else PRESETS[preset], **said)
     check_config(config)

@@ -13,22 +13,19 @@ from models.presets import Config
 from utils.checkpoint import load_frozen, load_strict, module_arrays, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
-RUN = ("seed", "val_fraction", "input_path", "val_path")  # what a run keeps besides its preset and configuration
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load_run(folder: Path) -> dict:
-    """What MainTrain.py wrote into `folder`/run.json: preset, `RUN`, and config as a Config. Raises UserError."""
+    """What MainTrain.py wrote into `folder`/run.json: preset, seed and the like, and config as a Config. Raises UserError."""
     path = folder / "run.json"
     try:
         stored = json.loads(path.read_text())
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()}
-        return {name: stored[name] for name in ("preset", *RUN)} | {"config": Config(**values)}
+        return {**stored, "config": Config(**values)}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
-    except KeyError as error:
-        raise UserError(f"{path} is damaged ({error} is missing): put it back, or begin anew with --restart") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin anew with --restart") from error
 
 

@@ -186,7 +186,6 @@ def test_a_run_comes_back_with_its_configuration(tmp_path):
     ("[]", "is damaged"),
     ("{}", "is damaged"),
     ('{"config": []}', "is damaged"),
-    ('{"config": {}, "preset": "tiny"}', "'seed' is missing"),
     ('{"config": {"colour": 1}}', "is damaged"),
 ])  # fmt: skip
 def test_a_damaged_run_is_said_in_a_sentence(tmp_path, content, words):
