@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from datasets.landscape import TestPair, check_results, find_photos, find_test_pairs, read_image, read_mask
 from models.diffusion.samplers import SAMPLERS
-from models.latent_diffusion import LatentDiffusion
-from models.layers import DTYPES, autocast
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.metrics.score import Pictures, score, total_score
 from models.metrics.style import STYLE_METRICS, style_similarity
+from models.networks.layers import DTYPES, autocast
+from models.painters.latent_diffusion import LatentDiffusion
 from utils import parallel
 from utils.errors import UserError, or_exit
 from utils.files import atomic_write

@@ -31,10 +31,10 @@ from tqdm import tqdm
 from datasets.landscape import Pair, check_training_pairs, split
 from datasets.loader import batches, stack
 from datasets.synthetic import write_dataset
-from models.layers import DTYPES, autocast
+from models.networks.layers import DTYPES, autocast
+from models.networks.pretrained import load_run, save_network
+from models.networks.recompute import recomputation
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config
-from models.pretrained import load_run, save_network
-from models.recompute import recomputation
 from models.stages import MAIN_STAGES, STAGES, following
 from utils import parallel
 from utils.checkpoint import latest_training_state, read_training_state, save_training_state, write_json

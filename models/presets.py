@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.autoencoder_kl import AutoencoderKLConfig
-from models.conditioner import ConditionerConfig
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES
-from models.segformer import SEGFORMERS
-from models.unet_2d_condition import UNet2DConditionConfig
+from models.networks.autoencoder_kl import AutoencoderKLConfig
+from models.networks.conditioner import ConditionerConfig
+from models.networks.segformer import SEGFORMERS
+from models.networks.unet_2d_condition import UNet2DConditionConfig
 from utils.errors import UserError
 
 # What a run cannot change once it has begun: its networks, and the process they have learnt to invert

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.landscape import NUM_CLASSES
-from models.pretrained import WEIGHTS, load_network, load_run
-from models.segformer import SegformerConfig, SegformerForSemanticSegmentation, normalize, predict
+from models.networks.pretrained import WEIGHTS, load_network, load_run
+from models.networks.segformer import SegformerConfig, SegformerForSemanticSegmentation, normalize, predict
 from utils.errors import UserError
 from utils.image import resize
 

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from datasets.landscape import NUM_CLASSES, TestPair, read_image, read_mask
-from models.clip import clip_i, encode_images, load_clip
 from models.metrics.aesthetic import aesthetic, load_aesthetic
 from models.metrics.fid import bias_note, frechet_distance, kernel_distance, moments
-from models.metrics.inception import FEATURES, inception_features, load_inception
-from models.metrics.lpips import load_lpips, lpips
 from models.metrics.mask_accuracy import Judge, by_class, confusion
 from models.metrics.reconstruction import psnr, ssim
 from models.metrics.report import write_report
 from models.metrics.rows import Rows, digest, measured, writable_folder
 from models.metrics.style import STYLE_METRICS, style_parts
-from models.metrics.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
+from models.networks.clip import clip_i, encode_images, load_clip
+from models.networks.inception import FEATURES, inception_features, load_inception
+from models.networks.lpips import load_lpips, lpips
+from models.networks.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
 from utils.checkpoint import weights_in, write_json
 from utils.image import resize_mask
 

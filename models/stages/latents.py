@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datasets.landscape import Pair, read_image
 from datasets.transforms import NUM_COLOR_STATISTICS, color_statistics, to_array
-from models.autoencoder_kl import AutoencoderKL
+from models.networks.autoencoder_kl import AutoencoderKL
 from utils.checkpoint import module_arrays
 from utils.files import atomic_write
 

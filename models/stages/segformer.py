@@ -7,11 +7,11 @@ import numpy as np
 
 from datasets.landscape import NUM_CLASSES, Pair, read_image, read_mask
 from datasets.transforms import random_flip
-from models.conditioner import UNKNOWN, one_hot
-from models.layers import cell_means
+from models.networks.conditioner import UNKNOWN, one_hot
+from models.networks.layers import cell_means
+from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
 from models.presets import Config
-from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
-from models.stages.learner import Learner
+from models.training.learner import Learner
 from utils import parallel
 from utils.image import colorize_mask, resize, resize_mask
 

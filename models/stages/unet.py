@@ -7,14 +7,14 @@ import numpy as np
 
 from datasets.landscape import Pair, read_image, read_mask
 from datasets.transforms import random_crop
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.conditioner import UNKNOWN, Conditioner, denoise
-from models.latent_diffusion import LatentDiffusion, noise_schedule
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.conditioner import UNKNOWN, Conditioner, denoise
+from models.networks.pretrained import load_network, save_config
+from models.networks.unet_2d_condition import UNet2DConditionModel
+from models.painters.latent_diffusion import LatentDiffusion, noise_schedule
 from models.presets import Config, conditioner_config, unet_config
-from models.pretrained import load_network, save_config
 from models.stages.latents import Latents, cache_latents
-from models.stages.learner import Learner
-from models.unet_2d_condition import UNet2DConditionModel
+from models.training.learner import Learner
 from utils import parallel
 from utils.image import colorize_mask
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from datasets.landscape import Pair, read_image
 from datasets.transforms import random_crop, random_flip, to_array, to_image
-from models.autoencoder_kl import AutoencoderKL
-from models.layers import cell_means, zeros_
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.layers import cell_means, zeros_
 from models.presets import Config, vae_config
-from models.stages.learner import Learner
+from models.training.learner import Learner
 
 LOGVAR_BOUND = 10.0  # beyond e^±5 a posterior's std is noise or nothing: the sampled latents and the KL stay bounded
 

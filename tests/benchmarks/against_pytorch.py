@@ -36,10 +36,10 @@ from tqdm import tqdm
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps
 from models.diffusion.schedule import NoiseSchedule
-from models.layers import DTYPES, autocast
+from models.networks.layers import DTYPES, autocast
+from models.networks.pretrained import save_network
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.presets import PRESETS, unet_config, vae_config
-from models.pretrained import save_network
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from utils.checkpoint import module_arrays
 from utils.optimizer import AdamW
 

@@ -37,13 +37,13 @@ from datasets.landscape import check_training_pairs, read_image, read_mask
 from datasets.loader import stack
 from datasets.synthetic import write_dataset
 from MainTrain import VALIDATION_BATCH, train_step, validate
-from models.autoencoder_kl import AutoencoderKL
-from models.conditioner import Conditioner
-from models.latent_diffusion import LatentDiffusion
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import Conditioner
+from models.networks.pretrained import save_network
+from models.networks.unet_2d_condition import UNet2DConditionModel
+from models.painters.latent_diffusion import LatentDiffusion
 from models.presets import PRESETS, Config, conditioner_config, unet_config, vae_config
-from models.pretrained import save_network
 from models.stages import MAIN_STAGES, STAGES
-from models.unet_2d_condition import UNet2DConditionModel
 from utils.checkpoint import module_arrays
 
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from datasets.landscape import TestPair
 from models.metrics import score
-from models.metrics.inception import FEATURES, Inception
 from models.metrics.rows import digest, measured
+from models.networks.inception import FEATURES, Inception
 from utils.checkpoint import module_arrays, write_safetensors
 from utils.image import resize, write_jpeg
 

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from datasets.landscape import NUM_CLASSES, check_training_pairs, find_test_pairs, read_image, read_mask
 from models.metrics.fid import frechet_distance, moments
 from models.metrics.mask_accuracy import Judge, load_judge
-from models.segformer import normalize
+from models.networks.segformer import normalize
 from utils.checkpoint import write_json
 from utils.errors import or_exit
 from utils.image import write_jpeg

@@ -55,9 +55,9 @@ def ours(folder: Path) -> dict[str, np.ndarray]:
     # isort: split
     import jittor as jt
 
-    from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-    from models.pretrained import load_network
-    from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+    from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+    from models.networks.pretrained import load_network
+    from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 
     outputs = {}
     for name, arguments in inputs(folder).items():

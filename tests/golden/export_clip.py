@@ -1,4 +1,4 @@
-"""Export clip.npz: reference values for models/clip.py and models/metrics/aesthetic.py, from transformers and PyTorch.
+"""Export clip.npz: reference values for models/networks/clip.py and models/metrics/aesthetic.py, from transformers and PyTorch.
 
     python tests/golden/export_clip.py
 
@@ -32,7 +32,7 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.networks.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 TINY = {
     "text_config": {

@@ -1,4 +1,4 @@
-"""Export networks.npz and manifests.json: reference values for models/autoencoder_kl.py and models/unet_2d_condition.py, from diffusers.
+"""Export networks.npz and manifests.json: reference values for the autoencoder and the UNet of models/networks, from diffusers.
 
     python tests/golden/export_networks.py
 

@@ -1,4 +1,4 @@
-"""Export segformer.npz: reference values for models/segformer.py, from transformers.
+"""Export segformer.npz: reference values for models/networks/segformer.py, from transformers.
 
     python tests/golden/export_segformer.py
 

@@ -4,10 +4,10 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL
-from models.conditioner import Conditioner, denoise
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import Conditioner, denoise
+from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.presets import ARCHITECTURE, PRESETS, Config, check_config, conditioner_config, unet_config, vae_config
-from models.unet_2d_condition import UNet2DConditionModel
 from utils.errors import UserError
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.clip import unit_length
 from models.metrics.aesthetic import IMPROVED, aesthetic, load_aesthetic
+from models.networks.clip import unit_length
 from tests.golden.networks import normal, weights
 from utils.checkpoint import write_safetensors
 from utils.errors import UserError

@@ -6,8 +6,8 @@ import pytest
 
 from datasets.landscape import NUM_CLASSES
 from models.metrics.mask_accuracy import by_class, confusion, load_judge
-from models.pretrained import save_network
-from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation
+from models.networks.pretrained import save_network
+from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation
 from tests.small import CONFIG
 from utils.checkpoint import module_arrays
 from utils.errors import UserError

@@ -2,12 +2,12 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.conditioner import Conditioner, denoise
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.conditioner import Conditioner, denoise
+from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation
+from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.ops.transpose import swap_last_axes
 from models.presets import conditioner_config, unet_config
-from models.segformer import SEGFORMERS, SegformerForSemanticSegmentation
-from models.unet_2d_condition import UNet2DConditionModel
 from tests.golden.networks import VAE
 from tests.small import CONFIG
 

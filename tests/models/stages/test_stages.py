@@ -10,10 +10,10 @@ from datasets.landscape import check_training_pairs, read_image
 from datasets.loader import stack
 from datasets.synthetic import draw
 from datasets.transforms import to_array
-from models.autoencoder_kl import AutoencoderKL
-from models.conditioner import UNKNOWN
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import UNKNOWN
+from models.networks.pretrained import initialise, save_network
 from models.presets import vae_config
-from models.pretrained import initialise, save_network
 from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage

@@ -3,7 +3,7 @@
 import jittor as jt
 from jittor import nn
 
-from models.layers import Conv2d, GroupNorm, LayerNorm, Linear
+from models.networks.layers import Conv2d, GroupNorm, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.transpose import swap_last_axes
 

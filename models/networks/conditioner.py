@@ -17,9 +17,9 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
+from models.networks.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
+from models.networks.recompute import block, recomputation
 from models.ops.transpose import swap_last_axes
-from models.recompute import block, recomputation
 
 UNKNOWN = 255  # mask value of a pixel without class
 

@@ -7,14 +7,14 @@ import jittor as jt
 import numpy as np
 
 from datasets.transforms import color_statistics, to_array, to_image
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
 from models.diffusion.denoiser import Denoiser, guidance_branches, guide
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
 from models.diffusion.schedule import NoiseSchedule
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
+from models.networks.pretrained import load_network, load_run
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.presets import Config
-from models.pretrained import load_network, load_run
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 
 
 def noise_schedule(config: Config) -> NoiseSchedule:

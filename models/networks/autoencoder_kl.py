@@ -8,10 +8,10 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.attention import SpatialAttention
-from models.layers import Conv2d, GroupNorm
-from models.recompute import block
-from models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from models.networks.attention import SpatialAttention
+from models.networks.layers import Conv2d, GroupNorm
+from models.networks.recompute import block
+from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 EPS = 1e-6  # of every group norm in the autoencoder
 LOGVAR_RANGE = (-30.0, 20.0)  # the clamp that published weights were trained with

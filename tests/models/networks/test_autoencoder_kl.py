@@ -6,12 +6,12 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
 from models.presets import PRESETS, vae_config
 from tests.golden.networks import VAE, gradient_summary, normal, vae_inputs, weights
 from utils.checkpoint import load_strict
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(scope="module")

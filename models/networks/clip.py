@@ -16,7 +16,7 @@ from jittor import nn
 from PIL import Image
 from tokenizers import Tokenizer
 
-from models.layers import LayerNorm, Linear
+from models.networks.layers import LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.transpose import swap_last_axes
 from utils.checkpoint import load_frozen, read_weights

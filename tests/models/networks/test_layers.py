@@ -2,7 +2,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.layers import Conv2d, Linear, autocast, zeros_
+from models.networks.layers import Conv2d, Linear, autocast, zeros_
 from tests.golden.networks import UNETS, normal
 
 INTEGERS = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_autocast_ends_with_its_block():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("case", UNETS)
 def test_a_unet_under_autocast_gives_float32(case, dtype):
-    from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+    from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
     from tests.golden.networks import TIMESTEPS, unet_inputs
 
     unet = UNet2DConditionModel(UNet2DConditionConfig(**UNETS[case]))

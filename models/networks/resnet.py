@@ -3,7 +3,7 @@
 import jittor as jt
 from jittor import nn
 
-from models.layers import Conv2d, GroupNorm, Linear
+from models.networks.layers import Conv2d, GroupNorm, Linear
 
 
 class ResnetBlock2D(nn.Module):

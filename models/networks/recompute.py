@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import jittor as jt
 
-from models.layers import autocast, compute_dtype
+from models.networks.layers import autocast, compute_dtype
 
 _recompute = False
 

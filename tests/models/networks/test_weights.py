@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from models.metrics.weights import SOURCES, MissingWeights, find_any, find_weights
+from models.networks.weights import SOURCES, MissingWeights, find_any, find_weights
 from utils.errors import UserError
 
 INCEPTION, ALEX = "pt_inception-2015-12-05-6726825d.pth", "alex.pth"

@@ -5,7 +5,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.clip import (
+from models.networks.clip import (
     VIT_B_32,
     VIT_L_14,
     CLIPModel,
@@ -23,7 +23,7 @@ from tests.golden.networks import normal, weights
 from utils.checkpoint import write_safetensors
 from utils.errors import UserError
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "clip.npz")
+GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "clip.npz")
 CONFIG = json.loads(str(GOLDEN["config"]))
 PICTURES = [GOLDEN[f"picture/{i}"] for i in range(3)]
 TEXTS = GOLDEN["texts"].tolist()

@@ -6,11 +6,11 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.attention import Transformer2DModel
-from models.embeddings import TimestepEmbedding, timestep_embedding
-from models.layers import Conv2d, GroupNorm
-from models.recompute import block
-from models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from models.networks.attention import Transformer2DModel
+from models.networks.embeddings import TimestepEmbedding, timestep_embedding
+from models.networks.layers import Conv2d, GroupNorm
+from models.networks.recompute import block
+from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 
 @dataclass

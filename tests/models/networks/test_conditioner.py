@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from datasets.landscape import CLASSES
-from models.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+from models.networks.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, normal, weights
 from utils.checkpoint import load_strict
 
@@ -166,7 +166,7 @@ def test_masks_that_are_made_again_give_the_same_gradients(conditioner, monkeypa
         return [gradient.numpy() for gradient in jt.grad(loss, parameters)]
 
     recomputed = gradients()
-    monkeypatch.setattr("models.conditioner.block", lambda module, *inputs: module(*inputs))
+    monkeypatch.setattr("models.networks.conditioner.block", lambda module, *inputs: module(*inputs))
     for a, b in zip(recomputed, gradients(), strict=True):
         assert np.abs(b).max() > 0
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())

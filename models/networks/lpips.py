@@ -10,7 +10,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Conv2d
+from models.networks.layers import Conv2d
 from utils.checkpoint import load_frozen, read_weights
 
 # The mean and the deviation of ImageNet's RGB values, for pictures in −1..1

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.metrics import inception
-from models.metrics.inception import Inception, inception_features, load_inception, preprocess
+from models.networks import inception
+from models.networks.inception import Inception, inception_features, load_inception, preprocess
 from tests.golden.networks import inception_weights
 from utils.checkpoint import write_safetensors
 from utils.errors import UserError

@@ -5,12 +5,12 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.presets import PRESETS, unet_config
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, gradient_summary, normal, unet_inputs, weights
 from utils.checkpoint import load_strict
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def tiny_unet(case):

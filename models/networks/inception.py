@@ -13,8 +13,8 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Linear
-from models.metrics.weights import INCEPTION, SOURCES
+from models.networks.layers import Linear
+from models.networks.weights import INCEPTION, SOURCES
 from utils.checkpoint import load_frozen, read_weights
 from utils.errors import UserError
 

@@ -12,7 +12,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Conv2d, LayerNorm, Linear
+from models.networks.layers import Conv2d, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.depthwise_conv import depthwise_conv3x3
 from models.ops.transpose import swap_last_axes

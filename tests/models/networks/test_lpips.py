@@ -4,7 +4,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.metrics.lpips import LPIPS, load_lpips, lpips, unit_channels
+from models.networks.lpips import LPIPS, load_lpips, lpips, unit_channels
 from tests.golden.networks import weights
 from utils.checkpoint import write_safetensors
 from utils.errors import UserError

@@ -7,8 +7,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from models.networks.pretrained import initialise
 from models.presets import Config
-from models.pretrained import initialise
 from utils.checkpoint import load_strict, module_arrays
 from utils.ema import EMA
 from utils.lr_schedule import warmup_cosine
@@ -33,7 +33,7 @@ class Learner:
         return {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped} | scale
 
     def initialise(self, name: str, path: Path) -> None:
-        """Starts one of the networks, and its average, from published weights (models.pretrained.initialise)."""
+        """Starts one of the networks, and its average, from published weights (models.networks.pretrained.initialise)."""
         initialise(self.networks[name], path)
         self.averages[name].load(module_arrays(self.networks[name]), str(path))
 

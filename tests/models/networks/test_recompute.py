@@ -4,11 +4,11 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.layers import Linear
-from models.recompute import block, recomputation
-from models.resnet import ResnetBlock2D
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.layers import Linear
+from models.networks.recompute import block, recomputation
+from models.networks.resnet import ResnetBlock2D
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, unet_inputs, vae_inputs, weights
 from utils.checkpoint import load_strict
 

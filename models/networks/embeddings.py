@@ -6,7 +6,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.layers import Linear
+from models.networks.layers import Linear
 
 
 def timestep_embedding(timesteps: np.ndarray, channels: int) -> jt.Var:

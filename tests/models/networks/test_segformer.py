@@ -7,12 +7,12 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.pretrained import initialise
-from models.segformer import SEGFORMERS, SegformerConfig, SegformerForSemanticSegmentation, interpolation_matrix
+from models.networks.pretrained import initialise
+from models.networks.segformer import SEGFORMERS, SegformerConfig, SegformerForSemanticSegmentation, interpolation_matrix
 from tests.golden.networks import SEGFORMER, gradient_summary, normal, segformer_input, weights
 from utils.checkpoint import load_strict, module_arrays, write_safetensors
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "segformer.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "segformer.npz"
 
 
 def shapes(network):

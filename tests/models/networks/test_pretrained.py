@@ -5,11 +5,11 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.conditioner import Conditioner, ConditionerConfig, denoise
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.conditioner import Conditioner, ConditionerConfig, denoise
+from models.networks.pretrained import WEIGHTS, initialise, load_network, load_run, save_network
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.presets import PRESETS
-from models.pretrained import WEIGHTS, initialise, load_network, load_run, save_network
-from models.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, weights
 from utils.checkpoint import module_arrays, write_safetensors
 from utils.errors import UserError
