@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from datasets.landscape import Pair, check_training_pairs, split
 from datasets.loader import batches, stack
-from datasets.synthetic import write_dataset
+from datasets.synthetic.write import write_dataset
 from models.networks.layers import DTYPES, autocast
 from models.networks.pretrained import load_run, save_network
 from models.networks.recompute import recomputation

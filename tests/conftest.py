@@ -8,7 +8,7 @@ import utils.jittor_setup  # noqa: F401  (before any test imports Jittor)
 # isort: split
 import pytest
 
-from datasets.synthetic import write_dataset
+from datasets.synthetic.write import write_dataset
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ import numpy as np
 
 from datasets.landscape import check_training_pairs, read_image, read_mask
 from datasets.loader import stack
-from datasets.synthetic import write_dataset
+from datasets.synthetic.write import write_dataset
 from MainTrain import VALIDATION_BATCH, train_step, validate
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import synthetic
 from datasets.landscape import CLASSES
-from datasets.synthetic import draw, make_layout, make_style, write_dataset
+from datasets.synthetic import write
+from datasets.synthetic.materials import CLASS_OF, MATERIALS
+from datasets.synthetic.render import draw
+from datasets.synthetic.scenes import SCENES, make_layout
+from datasets.synthetic.stamps import house
+from datasets.synthetic.styles import make_style
+from datasets.synthetic.view import View
+from datasets.synthetic.write import write_dataset
 from utils.errors import DiskError, UserError
 
 SMALL = (160, 120)
@@ -49,7 +55,7 @@ def test_one_style_gives_two_layouts_one_tone():
 def test_every_class_occurs_and_the_wide_ones_dominate():
     share = np.zeros(len(CLASSES))
     for seed in range(200):
-        mask = synthetic.CLASS_OF[make_layout((0, seed), (128, 96)).material]
+        mask = CLASS_OF[make_layout((0, seed), (128, 96)).material]
         share += np.bincount(mask.ravel(), minlength=len(CLASSES)) / mask.size / 200
     assert not [CLASSES[i] for i in np.flatnonzero(share == 0)]
     wide = dict(zip(CLASSES, share, strict=True))
@@ -57,23 +63,23 @@ def test_every_class_occurs_and_the_wide_ones_dominate():
     assert 0.05 < wide["sea"] < 0.2 and 0.03 < wide["water"] < 0.15
 
 
-@pytest.mark.parametrize("scene", [scene for scene, _ in synthetic.SCENES], ids=lambda scene: scene.__name__)
+@pytest.mark.parametrize("scene", [scene for scene, _ in SCENES], ids=lambda scene: scene.__name__)
 def test_every_scene_at_every_size(scene):
     for size in ((16, 16), (40, 90), (96, 72)):
         view = scene(np.random.default_rng(7), size)
-        assert view.material.shape == size[::-1] and view.material.max() < len(synthetic.MATERIALS)
+        assert view.material.shape == size[::-1] and view.material.max() < len(MATERIALS)
         assert view.place
         for field in (view.shade, view.depth, view.slope_x, view.slope_z):
             assert field.shape == size[::-1] and np.isfinite(field).all()
 
 
 def test_ground_is_painted_behind_things():
-    view = synthetic.View(SMALL, horizon=0.4, eye=5)
+    view = View(SMALL, horizon=0.4, eye=5)
     view.set_ground(np.zeros_like(view.grid_x))
-    view.stand(synthetic.house, np.random.default_rng(0), 0, 30, 8)
-    house, sky = view.is_made_of("house", "timber house", "roof", "house window"), view.is_made_of("sky")
-    view.paint("road", np.ones(house.shape, bool))
-    assert house.sum() > 500 and np.array_equal(view.is_made_of("road"), ~house & ~sky)
+    view.stand(house, np.random.default_rng(0), 0, 30, 8)
+    home, sky = view.is_made_of("house", "timber house", "roof", "house window"), view.is_made_of("sky")
+    view.paint("road", np.ones(home.shape, bool))
+    assert home.sum() > 500 and np.array_equal(view.is_made_of("road"), ~home & ~sky)
 
 
 def test_mask_edges_lie_on_picture_edges():
@@ -151,7 +157,7 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return draw(layout_seed, style_seed, size)
 
-    monkeypatch.setattr(synthetic, "draw", fail_late)
+    monkeypatch.setattr(write, "draw", fail_late)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "set", train=6, test=0, seed=0, size=(32, 24), workers=1, progress=False)
     assert not list(tmp_path.iterdir())

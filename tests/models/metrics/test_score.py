@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.landscape import find_test_pairs
-from datasets.synthetic import draw
+from datasets.synthetic.render import draw
 from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.metrics.score import PUBLISHED, Pictures, score, total_score

@@ -8,7 +8,7 @@ import pytest
 
 from datasets.landscape import check_training_pairs, read_image
 from datasets.loader import stack
-from datasets.synthetic import draw
+from datasets.synthetic.render import draw
 from datasets.transforms import to_array
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import UNKNOWN
