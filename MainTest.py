@@ -24,7 +24,8 @@ from utils import jittor_setup  # before anything that imports Jittor
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import TestPair, check_results, find_photos, find_test_pairs, read_image, read_mask
+from datasets.landscape import read_image, read_mask
+from datasets.test_pairs import TestPair, check_results, find_photos, find_test_pairs
 from models.diffusion.samplers import SAMPLERS
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.metrics.score import Pictures, score, total_score

@@ -28,8 +28,8 @@ import jittor as jt
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import Pair, check_training_pairs, split
 from datasets.loader import batches, stack
+from datasets.pairs import Pair, check_training_pairs, split
 from datasets.synthetic.write import write_dataset
 from models.networks.layers import DTYPES, autocast
 from models.networks.pretrained import load_run, save_network

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.landscape import NUM_CLASSES, TestPair, read_image, read_mask
+from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.test_pairs import TestPair
 from models.metrics.aesthetic import aesthetic, load_aesthetic
 from models.metrics.fid import bias_note, frechet_distance, kernel_distance, moments
 from models.metrics.mask_accuracy import Judge, by_class, confusion

@@ -9,7 +9,8 @@ import jittor as jt
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import Pair, read_image
+from datasets.landscape import read_image
+from datasets.pairs import Pair
 from datasets.transforms import NUM_COLOR_STATISTICS, color_statistics, to_array
 from models.networks.autoencoder_kl import AutoencoderKL
 from utils.checkpoint import module_arrays

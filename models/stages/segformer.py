@@ -5,7 +5,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import NUM_CLASSES, Pair, read_image, read_mask
+from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.pairs import Pair
 from datasets.transforms import random_flip
 from models.networks.conditioner import UNKNOWN, one_hot
 from models.networks.layers import cell_means

@@ -5,7 +5,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import Pair, read_image, read_mask
+from datasets.landscape import read_image, read_mask
+from datasets.pairs import Pair
 from datasets.transforms import random_crop
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN, Conditioner, denoise

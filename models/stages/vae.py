@@ -6,7 +6,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import Pair, read_image
+from datasets.landscape import read_image
+from datasets.pairs import Pair
 from datasets.transforms import random_crop, random_flip, to_array, to_image
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.layers import cell_means, zeros_

@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import find_test_pairs, read_image, read_mask
+from datasets.landscape import read_image, read_mask
+from datasets.test_pairs import find_test_pairs
 from models.painters.latent_diffusion import LatentDiffusion
 from utils.errors import or_exit
 from utils.image import colorize_mask, contact_sheet, write_png

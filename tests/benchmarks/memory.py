@@ -33,8 +33,9 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import check_training_pairs, read_image, read_mask
+from datasets.landscape import read_image, read_mask
 from datasets.loader import stack
+from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
 from MainTrain import VALIDATION_BATCH, train_step, validate
 from models.networks.autoencoder_kl import AutoencoderKL

@@ -21,7 +21,7 @@ import numpy as np
 from memory import peak_memory
 from tqdm import tqdm
 
-from datasets.landscape import TestPair
+from datasets.test_pairs import TestPair
 from models.metrics import score
 from models.metrics.rows import digest, measured
 from models.networks.inception import FEATURES, Inception

@@ -29,7 +29,9 @@ import jittor as jt
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import NUM_CLASSES, check_training_pairs, find_test_pairs, read_image, read_mask
+from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.pairs import check_training_pairs
+from datasets.test_pairs import find_test_pairs
 from models.metrics.fid import frechet_distance, moments
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.networks.segformer import normalize

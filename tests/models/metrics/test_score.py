@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from datasets.landscape import find_test_pairs
 from datasets.synthetic.render import draw
+from datasets.test_pairs import find_test_pairs
 from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.metrics.score import PUBLISHED, Pictures, score, total_score

@@ -6,8 +6,9 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from datasets.landscape import check_training_pairs, read_image
+from datasets.landscape import read_image
 from datasets.loader import stack
+from datasets.pairs import check_training_pairs
 from datasets.synthetic.render import draw
 from datasets.transforms import to_array
 from models.networks.autoencoder_kl import AutoencoderKL

@@ -1,0 +1,149 @@
+"""Training pairs: a photo and its mask under the same stem, found, checked, and split into training and validation.
+
+    <root>/train_resized/imgs/*.jpg         photos
+    <root>/train_resized/labels/*.png       their masks
+
+`train`, or the root itself, may stand for `train_resized`.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.checks import LISTED, WORKERS, attempt, existing_folder, files_by_stem, in_threads, mention, report
+from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
+from utils.errors import UserError
+from utils.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training example."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+def find_training_folder(root):
+    """The folder with imgs/ and labels/: `<root>/train_resized`, `<root>/train`, or `root` itself.
+
+    Raises UserError when none of them has both.
+    """
+    root = existing_folder(root)
+    candidates = [root / "train_resized", root / "train", root]
+    for folder in candidates:
+        if (folder / "imgs").is_dir() and (folder / "labels").is_dir():
+            return folder
+    looked_for = "".join(f"\n  {folder}/imgs and {folder}/labels" for folder in candidates)
+    raise UserError(f"No training set in {root}. Looked for the folders{looked_for}")
+
+
+def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, cache=None):
+    """Decodes every picture and mask of the training set once -> list of Pair, sorted by stem.
+
+    root: as in find_training_folder. workers: threads.
+    Faults are files that cannot be decoded, masks that are none or have labels over 28, a mask of another size than its
+    picture, a picture or mask without the other, two files of one stem. Pictures that reading converts to RGB, and
+    files that are neither picture nor mask, are only mentioned on stderr.
+
+    skip_bad: leave the pairs with faults out and print the report on stderr, instead of raising it as UserError.
+    report_path: the whole report is written here too, and the message names at most LISTED of the offenders.
+    cache: a JSON file that remembers sound pairs by name, size and time of change, so that later runs start at once.
+    Raises UserError also when there is no training set, a folder is empty or no pair is left.
+    """
+    folder = find_training_folder(root)
+    images, bad_images, strange_images = files_by_stem(folder / "imgs", PICTURES)
+    masks, bad_masks, strange_masks = files_by_stem(folder / "labels", MASKS)
+    for found, suffixes, name in ((images, PICTURES, "imgs"), (masks, MASKS, "labels")):
+        if not found:
+            raise UserError(f"{folder / name} is empty: no file ends in {', '.join(suffixes)}.")
+    bad = bad_images + bad_masks
+    bad += [BadFile(images[stem], "no mask of this name") for stem in images.keys() - masks.keys()]
+    bad += [BadFile(masks[stem], "no picture of this name") for stem in masks.keys() - images.keys()]
+    pairs = [Pair(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    converted = []
+    known = _read_cache(cache)
+
+    def fingerprint_if_sound(pair):
+        states = (pair.image.stat(), pair.mask.stat())
+        fingerprint = " ".join([str(pair.image), *(f"{state.st_size} {state.st_mtime_ns}" for state in states)])
+        if fingerprint in known:
+            return fingerprint
+        picture = attempt(open_picture, pair.image, bad)
+        mask = attempt(read_mask, pair.mask, bad)
+        if picture is None or mask is None:
+            return None
+        if picture.size != mask.shape[::-1]:
+            sizes = "picture {}x{}, mask {}x{}".format(*picture.size, *mask.shape[::-1])
+            bad.append(BadFile(pair.image, "mask of another size", sizes))
+            return None
+        if picture.mode != "RGB":
+            converted.append(f"{pair.image.name} {picture.mode}")
+            return None  # not remembered, so that it is mentioned each time
+        return fingerprint
+
+    sound = set(in_threads(fingerprint_if_sound, pairs, workers, "checking the training set")) - {None}
+    if cache and sound != known:
+        with atomic_write(cache) as file:
+            file.write(json.dumps(sorted(sound), indent=0).encode())
+
+    mention("read as RGB", converted)
+    mention("neither picture nor mask, ignored", strange_images + strange_masks)
+    return _without(bad, pairs, folder, skip_bad, report_path) if bad else pairs
+
+
+def _without(bad, pairs, folder, skip_bad, report_path):
+    """The pairs without those of the bad files, with a report on stderr; raises the report as UserError unless `skip_bad`."""
+    bad_stems = {fault.path.stem for fault in bad}
+    kept = [pair for pair in pairs if pair.stem not in bad_stems]
+    if not kept:
+        end = "No sound pair is left to train on."
+    elif skip_bad:
+        end = f"Left out as asked; {len(kept)} pairs remain."
+    else:
+        end = f"Mend or remove these files, or train on the {len(kept)} sound pairs with --skip_bad."
+    head = f"{folder}: {len(bad)} faults"
+    message = report(head, bad, end)
+    if report_path:
+        with atomic_write(report_path) as file:
+            file.write(f"{message}\n".encode(errors="backslashreplace"))  # names may be no UTF-8
+        if len(bad) > LISTED:
+            message = report(head, bad, f"The full list is in {report_path}.\n{end}", LISTED)
+    if not (skip_bad and kept):
+        raise UserError(message)
+    print(message, file=sys.stderr)
+    return kept
+
+
+def _read_cache(path):
+    """The fingerprints in the cache; none where there is no cache or it is damaged."""
+    try:
+        return set(json.loads(Path(path).read_text("utf-8"))) if path else set()
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def split(pairs, val_fraction, seed):
+    """Parts pairs (anything with a stem) into (train, val), each in the given order.
+
+    Each pair goes where the hash of its stem and the seed sends it, so pictures added later move no other one; about
+    `val_fraction` (0 <= fraction < 1) of them are for validation. Where it is over 0, both parts have at least one.
+    Raises UserError when the fraction is out of range or there are too few pairs.
+    """
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"The share of pairs for validation is {val_fraction}, but must be at least 0 and below 1.")
+    if val_fraction == 0:
+        return list(pairs), []
+    if len(pairs) < 2:
+        raise UserError(f"{len(pairs)} pair cannot be split into training and validation: at least 2 are needed.")
+
+    def place(pair):  # uniform in 0..1
+        digest = hashlib.sha256(f"{seed} {pair.stem}".encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    places = sorted(map(place, pairs))
+    limit = min(max(val_fraction, places[1]), places[-1])  # the first place is always below, the last never
+    return [pair for pair in pairs if place(pair) >= limit], [pair for pair in pairs if place(pair) < limit]

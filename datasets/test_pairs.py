@@ -1,0 +1,157 @@
+"""Test pairs: a mask to paint and the photo whose style it is painted in; and the check of the pictures that were painted.
+
+    <root>/val_A_labels_resized/*.png       masks
+    <root>/label_to_img.json                {"<mask>.png": "<training picture>.jpg"}
+
+The photos are those of the training set, or any folder of pictures.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.checks import WORKERS, attempt, existing_folder, files_by_stem, files_in, in_threads, report
+from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class TestPair:
+    """A picture to make: from `mask`, in the style of `reference`, to be called `<stem>.jpg`."""
+
+    stem: str
+    mask: Path
+    reference: Path
+
+
+def find_test_pairs(input_path, img_path, pairs=None):
+    """Masks with their reference pictures -> list of TestPair, sorted by stem; every file is decoded once.
+
+    input_path: the folder of the masks, or the folder above it.
+    img_path: the folder of the reference pictures, or the training root above it, in which they are found as
+    train_resized/imgs, train/imgs or imgs.
+    pairs: JSON file, a flat object {mask: reference}, names with or without extension and folder; only the masks it
+    names are made. By default `label_to_img.json` (or the only .json file) in or beside the folder of the masks, which
+    must name every mask.
+
+    Raises UserError when a folder or the JSON is not found, is ambiguous or malformed, and with one report of all files
+    that are named and missing, masks that are not named, and files that cannot be used.
+    """
+    labels = _labels_folder(input_path)
+    imgs = _imgs_folder(img_path)
+    listing = Path(pairs) if pairs else _find_listing(labels)
+    masks, bad, _ = files_by_stem(labels, MASKS)
+    references = {}
+    for path in files_in(imgs, PICTURES):
+        references.setdefault(path.stem, path)
+        references[path.name] = path
+
+    found = {}
+    for mask_name, reference_name in _read_listing(listing):
+        mask_name, reference_name = _without_folder(mask_name), _without_folder(reference_name)
+        stem = _stem(mask_name)
+        mask = masks.get(stem)
+        reference = references.get(reference_name) or references.get(_stem(reference_name))
+        if mask is None:
+            bad.append(BadFile(labels / mask_name, "named in the JSON, but there is no such mask"))
+        if reference is None:
+            bad.append(BadFile(imgs / reference_name, "named in the JSON, but there is no such picture"))
+        if stem in found and found[stem].reference != reference:
+            bad.append(BadFile(labels / mask_name, "named twice in the JSON"))
+        found[stem] = TestPair(stem, mask, reference)
+    if pairs is None:
+        bad += [BadFile(masks[stem], "not named in the JSON") for stem in masks.keys() - found.keys()]
+
+    readers = {pair.mask: read_mask for pair in found.values() if pair.mask}
+    readers |= {pair.reference: open_picture for pair in found.values() if pair.reference}
+    in_threads(lambda path: attempt(readers[path], path, bad), readers, WORKERS, "checking masks and references")
+    if bad:
+        raise UserError(report(f"{labels} with {listing}: {len(bad)} faults", bad, "Nothing was generated."))
+    return [found[stem] for stem in sorted(found)]
+
+
+def find_photos(img_path):
+    """All pictures in the folder of references, sorted; it is found as in find_test_pairs."""
+    return files_in(_imgs_folder(img_path), PICTURES)
+
+
+def check_results(pairs, folder, size=None):
+    """Raises UserError naming every picture `folder`/<stem>.jpg of the pairs that is missing, damaged, or not of `size` where given."""
+    bad = []
+
+    def check(pair):
+        path = Path(folder) / f"{pair.stem}.jpg"
+        picture = attempt(open_picture, path, bad) if path.is_file() else bad.append(BadFile(path, "missing"))
+        if picture is not None and size is not None and picture.size != size:
+            bad.append(BadFile(path, "another size than {}x{}".format(*size), "{}x{}".format(*picture.size)))
+
+    in_threads(check, pairs, WORKERS, "checking the pictures")
+    if bad:
+        raise UserError(report(f"{folder}: {len(bad)} faults", bad, "Nothing was scored."))
+
+
+def _labels_folder(input_path):
+    """The one folder with masks among `input_path` and those directly below it."""
+    root = existing_folder(input_path)
+    below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    candidates = [folder for folder in [root, *below] if any(files_in(folder, MASKS))]
+    if not candidates:
+        raise UserError(f"No masks (.png) in {root} or in a folder directly below it.")
+    if len(candidates) > 1:  # beside other pictures, the folder of the masks is known by its name
+        candidates = [folder for folder in candidates if "label" in folder.name.lower()] or candidates
+    if len(candidates) > 1:
+        several = ", ".join(map(str, candidates))
+        raise UserError(f"Several folders may hold the masks: {several}. Give one of them as --input_path.")
+    return candidates[0]
+
+
+def _imgs_folder(img_path):
+    root = existing_folder(img_path)
+    candidates = [root / "train_resized" / "imgs", root / "train" / "imgs", root / "imgs", root]
+    for folder in candidates:
+        if any(files_in(folder, PICTURES)):
+            return folder
+    raise UserError(f"No reference pictures ({', '.join(PICTURES)}) in any of {', '.join(map(str, candidates))}.")
+
+
+def _find_listing(labels):
+    places = (labels, labels.parent)
+    for folder in places:
+        if (folder / "label_to_img.json").is_file():
+            return folder / "label_to_img.json"
+    others = [path for folder in places for path in files_in(folder, (".json",))]
+    if len(others) == 1:
+        return others[0]
+    if others:
+        several = ", ".join(map(str, others))
+        raise UserError(f"No label_to_img.json in {places[0]} or {places[1]}, but {several}. Give one as --pairs.")
+    raise UserError(
+        f"No label_to_img.json in {places[0]} or {places[1]}. It names the reference picture of each mask: "
+        '{"mask.png": "picture.jpg", ...}. Put it there or give it as --pairs.'
+    )
+
+
+def _read_listing(path):
+    """The (mask, reference) names of the JSON file, at least one."""
+    try:
+        # An object becomes a tuple of its items (an array a list), which keeps what is named twice.
+        items = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=tuple)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # of JSON and of UTF-8
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(items, tuple) or not all(isinstance(value, str) for _, value in items):
+        raise UserError(f'{path} must be a flat object of names: {{"mask.png": "picture.jpg", ...}}.')
+    if not items:
+        raise UserError(f"{path} names no mask.")
+    return items
+
+
+def _without_folder(name):
+    return re.split(r"[/\\]", name)[-1]
+
+
+def _stem(name):
+    """File name of a JSON entry without its extension, where it has one (a stem may have dots itself)."""
+    return re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)
