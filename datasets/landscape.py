@@ -22,6 +22,11 @@ NUM_CLASSES = len(CLASSES)
 PICTURES = (".jpg", ".jpeg", ".png")
 MASKS = (".png",)
 
+# Formats by content, whatever the name says. Photos from the web that are called .jpg are sometimes WEBP, GIF or BMP. No other format is
+# tried: Pillow would hand a PostScript file to Ghostscript, which runs it as a program. A mask in a lossy format would have smeared labels.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MASK_FORMATS = ("PNG",)
+
 
 class BadFile(UserError):
     """A file that cannot be used: `fault` is the kind of fault, `detail` what was found."""
@@ -34,8 +39,9 @@ class BadFile(UserError):
 def read_image(path, size=None):
     """Picture -> uint8 RGB [H, W, 3], turned upright by its EXIF orientation, stretched to `size` where given.
 
-    Gray, palette, RGBA (transparency dropped) and CMYK pictures are converted. Raises BadFile (a UserError) when the
-    file cannot be decoded whole or has more than 8 bits of gray.
+    Gray, palette, RGBA (transparency dropped) and CMYK pictures are converted; of an animation the first picture is taken.
+    Raises BadFile (a UserError) when the file is of none of PICTURE_FORMATS, cannot be decoded whole, has an EXIF by which
+    it cannot be turned, or has more than 8 bits of gray.
     """
     image = np.array(open_picture(path).convert("RGB"))
     return image if size is None else resize(image, size)
@@ -47,9 +53,7 @@ def read_mask(path, size=None):
     Raises BadFile (a UserError) when the file cannot be decoded whole, is no PNG, has more than one channel, or has
     labels over 28.
     """
-    image = _decode(path)
-    if image.format != "PNG":  # a JPEG under another name would have smeared labels
-        raise BadFile(path, "not a mask", f"{image.format} file; a mask is a PNG")
+    image = _decode(path, MASK_FORMATS)
     if image.mode not in ("1", "L", "P", "I;16", "I"):  # of 16 bits: I;16, from older Pillow I
         raise BadFile(path, "not a mask", f"{image.mode} picture; a mask has one channel")
     mask = np.array(image)  # of a palette image: the indices
@@ -60,19 +64,23 @@ def read_mask(path, size=None):
 
 
 def open_picture(path):
-    """The picture, decoded and upright, in the mode it was saved in."""
-    image = _decode(path)
+    """The picture as Pillow's Image, decoded and upright, in the mode it was saved in. Raises BadFile as `read_image` does."""
+    image = _decode(path, PICTURE_FORMATS)
     if image.mode.startswith(("I", "F")):
         raise BadFile(path, "not a photograph", f"{image.mode} picture; more than 8 bits of gray, as masks have")
-    return ImageOps.exif_transpose(image)
-
-
-def _decode(path):
     try:
-        with Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # damage shows as SyntaxError, struct.error, TypeError, AttributeError ...
+        raise BadFile(path, "cannot be decoded", f"EXIF: {error}") from error
+
+
+def _decode(path, formats):
+    """The file as Pillow's Image, read to its end. Raises BadFile when it is of none of the formats, or damaged."""
+    try:
+        with Image.open(path, formats=formats) as image:
             image.load()  # opening reads the header only
             return image
     except UnidentifiedImageError as error:
-        raise BadFile(path, "cannot be decoded", "not an image") from error
+        raise BadFile(path, "cannot be decoded", f"not a {' or '.join(formats)} file") from error
     except Exception as error:  # damage shows as OSError, SyntaxError, ValueError, struct.error, zlib.error ...
         raise BadFile(path, "cannot be decoded", error) from error

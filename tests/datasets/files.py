@@ -28,6 +28,20 @@ def truncate(path, share=0.5):
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def damage_exif(path):
+    """Puts a photo in the place of `path` whose EXIF says "turn me" and has a tag that Pillow cannot write again."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    Image.new("RGB", SIZE).save(path, exif=exif.tobytes().replace(b"\x01\x0f", b"\x01\x00", 1))  # a width made of text
+
+
+def save_postscript(path):
+    """A PostScript program of the form that Pillow would hand to Ghostscript, under another name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n{} loop\n")
+    return path
+
+
 def stems(pairs):
     return [pair.stem for pair in pairs]
 

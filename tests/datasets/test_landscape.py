@@ -6,7 +6,7 @@ from PIL import Image
 
 from datasets import landscape
 from datasets.landscape import CLASSES, read_image, read_mask
-from tests.datasets.files import SIZE, labels, save_mask, save_picture, truncate
+from tests.datasets.files import SIZE, labels, save_mask, save_picture, save_postscript, truncate
 from utils.errors import UserError
 
 
@@ -30,7 +30,7 @@ def test_read_mask_of_8_and_16_bits(tmp_path, depth, mode):
 def test_read_mask_as_older_pillow_opens_16_bits(tmp_path, monkeypatch):
     image = Image.fromarray(labels().astype(np.int32))
     image.format = "PNG"
-    monkeypatch.setattr(landscape, "_decode", lambda path: image)
+    monkeypatch.setattr(landscape, "_decode", lambda path, formats: image)
     assert image.mode == "I"
     mask = read_mask(tmp_path / "m.png")
     assert mask.dtype == np.uint8
@@ -73,7 +73,7 @@ def test_read_mask_refuses_several_channels(tmp_path, mode):
 
 def test_read_mask_refuses_a_jpeg_in_disguise(tmp_path):
     Image.fromarray(labels()).save(tmp_path / "m.png", "JPEG")
-    with pytest.raises(UserError, match=r"not a mask.*JPEG"):
+    with pytest.raises(UserError, match=r"m\.png: cannot be decoded \(not a PNG file\)"):
         read_mask(tmp_path / "m.png")
 
 
@@ -113,9 +113,33 @@ def test_read_image_is_upright(tmp_path):
     assert image[:6].min() > 200 and image[20:].max() < 50
 
 
-def test_read_image_survives_damaged_exif(tmp_path):
+def test_read_image_survives_exif_that_is_none(tmp_path):
     Image.new("RGB", SIZE).save(tmp_path / "a.jpg", exif=b"Exif\0\0garbage")
     assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("damage", [b"\x01\x0f\x00\x02", b"MM\x00*"], ids=["a tag of another type", "no header"])
+def test_exif_by_which_a_picture_cannot_be_turned_upright_is_told(tmp_path, damage):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    damaged = exif.tobytes().replace(damage, b"\x01\x00\x00\x02", 1)
+    Image.new("RGB", SIZE).save(tmp_path / "a.png", exif=damaged)
+    with pytest.raises(UserError, match=r"a\.png: cannot be decoded \(EXIF: "):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP"])
+def test_photos_of_other_formats_under_the_name_of_a_jpeg(tmp_path, file_format):
+    Image.new("RGB", SIZE, (200, 100, 50)).save(tmp_path / "a.jpg", file_format)
+    assert np.abs(read_image(tmp_path / "a.jpg") - np.array([200.0, 100, 50])).max() < 10
+
+
+@pytest.mark.parametrize("read, name", [(read_image, "a.jpg"), (read_image, "a.png"), (read_mask, "a.png")])
+def test_postscript_is_not_run(tmp_path, ghostscript, read, name):
+    with pytest.raises(UserError) as caught:
+        read(save_postscript(tmp_path / name))
+    assert not ghostscript.exists()
+    assert f"{name}: cannot be decoded (not a " in str(caught.value)
 
 
 @pytest.mark.parametrize("read, name", [(read_image, "a.jpg"), (read_image, "a.png"), (read_mask, "a.png")])
@@ -125,7 +149,7 @@ def test_damaged_files_are_named(tmp_path, read, name):
         read(path)  # not there
     for content in (b"", b"this is text"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=f"{name}: cannot be decoded .not an image"):
+        with pytest.raises(UserError, match=f"{name}: cannot be decoded .not a .*PNG.* file"):
             read(path)
     save_mask(path) if read is read_mask else save_picture(path)
     truncate(path)

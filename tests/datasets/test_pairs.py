@@ -8,7 +8,7 @@ import pytest
 
 from datasets import landscape
 from datasets.pairs import Pair, check_training_pairs, find_training_folder, split
-from tests.datasets.files import assert_reported, labels, save_mask, save_picture, stems, truncate
+from tests.datasets.files import assert_reported, damage_exif, labels, save_mask, save_picture, save_postscript, stems, truncate
 from utils.errors import UserError
 
 
@@ -47,7 +47,7 @@ def test_sound_pairs_in_order_and_in_silence(root, imgs, masks, capsys):
 
 def damage(imgs, masks):
     """One pair of every fault -> the line each must have in the report, after its kind."""
-    for stem in ("cut", "cutmask", "text", "range", "rgb", "gray16", "size", "lone", "twice"):
+    for stem in ("cut", "cutmask", "text", "range", "rgb", "gray16", "size", "lone", "twice", "exif", "postscript"):
         save_picture(imgs / f"{stem}.jpg")
         save_mask(masks / f"{stem}.png")
     truncate(imgs / "cut.jpg")
@@ -55,6 +55,8 @@ def damage(imgs, masks):
     (imgs / "text.jpg").write_text("no picture")
     save_mask(masks / "range.png", labels() * 9)
     save_picture(masks / "rgb.png", "RGB")
+    damage_exif(imgs / "exif.jpg")
+    save_postscript(imgs / "postscript.jpg")
     (imgs / "gray16.jpg").unlink()
     save_mask(imgs / "gray16.png")
     save_mask(masks / "size.png", labels((32, 24)))
@@ -62,7 +64,13 @@ def damage(imgs, masks):
     save_mask(masks / "lonemask.png")
     save_picture(imgs / "twice.png")
     return {
-        "cannot be decoded: 3": ["  imgs/cut.jpg (", "  imgs/text.jpg (not an image)", "  labels/cutmask.png ("],
+        "cannot be decoded: 5": [
+            "  imgs/cut.jpg (",
+            "  imgs/exif.jpg (EXIF: ",
+            "  imgs/postscript.jpg (not a JPEG or PNG or WEBP or GIF or BMP file)",
+            "  imgs/text.jpg (not a ",
+            "  labels/cutmask.png (",
+        ],
         "label over 28: 1": ["  labels/range.png (highest is 252)"],
         "not a mask: 1": ["  labels/rgb.png (RGB picture; a mask has one channel)"],
         "not a photograph: 1": ["  imgs/gray16.png ("],
@@ -73,16 +81,17 @@ def damage(imgs, masks):
     }
 
 
-def test_one_report_names_every_fault(root, imgs, masks, capsys):
+def test_one_report_names_every_fault(root, imgs, masks, capsys, ghostscript):
     expected = damage(imgs, masks)
     with pytest.raises(UserError) as caught:
         check_training_pairs(root)
     report = str(caught.value)
     assert_reported(report, expected)
-    assert report.startswith(f"{root / 'train_resized'}: 10 faults.")
+    assert report.startswith(f"{root / 'train_resized'}: 12 faults.")
     assert report.endswith("train on the 4 sound pairs with --skip_bad.")
-    assert len(report.splitlines()) == 1 + len(expected) + 10 + 1  # and nothing else
+    assert len(report.splitlines()) == 1 + len(expected) + 12 + 1  # and nothing else
     assert capsys.readouterr().err == ""
+    assert not ghostscript.exists()
 
 
 def test_skip_bad_leaves_them_out_and_says_so(root, imgs, masks, capsys):
@@ -159,7 +168,7 @@ def test_cache_remembers_sound_pairs_only(root, imgs, masks, tmp_path, monkeypat
 
     decoded = []
     decode = landscape._decode
-    monkeypatch.setattr(landscape, "_decode", lambda path: decoded.append(path.name) or decode(path))
+    monkeypatch.setattr(landscape, "_decode", lambda path, formats: decoded.append(path.name) or decode(path, formats))
     assert stems(check_training_pairs(root, skip_bad=True, cache=cache)) == ["b", "c", "d"]
     assert sorted(decoded) == ["a.jpg", "a.png"]  # what was at fault is looked at again
 
