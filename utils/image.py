@@ -3,6 +3,8 @@
 Sizes are given as (width, height), in pixels.
 """
 
+import io
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -152,11 +154,22 @@ def color_match(image, reference, mode):
 
 def write_jpeg(path, image, quality=95):
     """Writes the picture uint8 [H, W, 3] as JPEG, colour at full resolution. Raises as `atomic_write` does."""
-    with atomic_write(path) as file:
-        Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
+    _write(path, encode(image, "JPEG", quality=quality, subsampling=0))
 
 
 def write_png(path, image):
     """Writes a picture uint8 [H, W, 3], or a mask uint8 or uint16 [H, W], as PNG. Raises as `atomic_write` does."""
+    _write(path, encode(image, "PNG"))
+
+
+def encode(image, file_format, **options):
+    """What a file of this format ("JPEG" or "PNG") has in it, as bytes. options: as in Pillow's `Image.save`."""
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, file_format, **options)
+    return encoded.getvalue()
+
+
+def _write(path, content):
+    # Encoded before: into a file, Pillow writes past Python and does not see when a full disk has taken only a part.
     with atomic_write(path) as file:
-        Image.fromarray(image).save(file, "PNG")
+        file.write(content)

@@ -1,7 +1,6 @@
 """The log of a run: JSON lines for programs, and the same numbers and pictures for TensorBoard."""
 
 import errno
-import io
 import json
 import math
 import os
@@ -10,10 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from utils.errors import DiskError, UserError
 from utils.files import atomic_write
+from utils.image import encode
 
 
 class RunLog:
@@ -59,10 +58,9 @@ class RunLog:
         """Shows uint8 RGB pictures [H, W, 3] by name in TensorBoard."""
         values = []
         for name, picture in pictures.items():
-            jpeg = io.BytesIO()
-            Image.fromarray(picture).save(jpeg, "JPEG", quality=90)
             height, width, _ = picture.shape
-            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": jpeg.getvalue()}
+            jpeg = encode(picture, "JPEG", quality=90)
+            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": jpeg}
             values.append({"tag": name, "image": image})
         self.add_summary(step, values)
 

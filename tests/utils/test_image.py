@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 
 import cv2
 import numpy as np
@@ -172,6 +173,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     assert caught.value.status == status
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [images.write_jpeg, images.write_png])
+def test_a_file_that_could_be_written_in_part_only_does_not_get_its_name(tmp_path, write):
+    """The end of the room for it comes within the last write, which then writes less than it was given and reports no error."""
+    write(tmp_path / "whole", picture())
+    size = (tmp_path / "whole").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*part"):
+            write(tmp_path / "part", picture())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 def test_a_place_that_is_no_folder_is_the_users_error(tmp_path):
