@@ -121,7 +121,8 @@ sortBy(buttons[0]);
 def write_report(path: str | Path, score: Mapping) -> None:
     """Writes the page to `path`, whole or not at all; raises as `atomic_write` does.
 
-    Texts may hold anything: they are escaped. Numbers that are None or NaN are shown as "–". `score` has
+    Texts may hold anything: they are escaped. Numbers that are None or NaN are shown as "–", infinite ones (PSNR of a picture that equals
+    its truth) as "∞". `score` has
 
     title       heading
     facts       {name: text}: what was scored, with what
@@ -165,11 +166,13 @@ def _text(value: float | str | None, form: str = ".4f") -> str:
         return escape(value)
     if not _is_known(value):
         return "–"
+    if math.isinf(value):
+        return "∞"
     return f"{value:.2f}" if abs(value) >= 10 else format(value, form)
 
 
 def _is_known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+    return value is not None and not math.isnan(value)
 
 
 def _definitions(css_class: str, items: Mapping[str, str]) -> str:
@@ -243,9 +246,10 @@ def _charts(histograms: Mapping[str, Sequence[float]]) -> str:
 
 def _chart(name: str, values: np.ndarray) -> str:
     """How often a score takes which value, as bars, with the median as a dashed line."""
-    known = values[np.isfinite(values)]
+    known, infinite = values[np.isfinite(values)], np.isinf(values).sum()
     if not known.size:
-        return f"<figure><strong>{escape(name)}</strong> <figcaption>No picture has this score.</figcaption></figure>\n"
+        why = f"Infinite in {infinite} picture{'s' if infinite > 1 else ''}." if infinite else "No picture has this score."
+        return f"<figure><strong>{escape(name)}</strong> <figcaption>{why}</figcaption></figure>\n"
     width, height = 240, 72
     counts, edges = np.histogram(known, BINS)
     low, high, median = edges[0], edges[-1], np.median(known)
@@ -257,13 +261,14 @@ def _chart(name: str, values: np.ndarray) -> str:
             place = f'x="{number * width / BINS + 0.5:.1f}" y="{height - tall:.1f}" width="{width / BINS - 1:.1f}" height="{tall:.1f}"'
             bars.append(f"<rect {place}>{title}</rect>")
     middle = width * (median - low) / (high - low)
+    more = f"; infinite in {infinite} more" if infinite else ""
     return (
         f'<figure><strong>{escape(name)}</strong> <span class="quiet">of {known.size} pictures</span>\n'
         f'<svg viewBox="0 -6 {width} {height + 22}" role="img" aria-label="histogram of {escape(name)}">{"".join(bars)}'
         f'<line x1="0" x2="{width}" y1="{height}" y2="{height}"/>'
         f'<line class="median" x1="{middle:.1f}" x2="{middle:.1f}" y1="-6" y2="{height}"/>'
         f'<text y="{height + 13}">{low:.3g}</text><text x="{width}" y="{height + 13}" text-anchor="end">{high:.3g}</text></svg>\n'
-        f"<figcaption>mean {known.mean():.3g}, median {median:.3g}</figcaption></figure>\n"
+        f"<figcaption>mean {known.mean():.3g}, median {median:.3g}{more}</figcaption></figure>\n"
     )
 
 
@@ -282,7 +287,7 @@ def _gallery_head(names: Sequence[str], lower_is_better: Collection[str]) -> str
 
 def _card(entry: Mapping, names: Sequence[str]) -> str:
     scores = {name: entry["scores"].get(name) for name in names}
-    data = "".join(f' data-score{number}="{value:.9g}"' for number, value in enumerate(scores.values()) if _is_known(value))
+    data = "".join(f' data-score{number}="{_for_script(value)}"' for number, value in enumerate(scores.values()) if _is_known(value))
     texts = {name: _text(value, ".3f") for name, value in scores.items()}
     pictures = [("mask", _mask_uri(entry["mask"])), ("reference", _photo_uri(entry["reference"])), ("result", _photo_uri(entry["result"]))]
     if entry["segmentation"] is not None:
@@ -296,6 +301,10 @@ def _card(entry: Mapping, names: Sequence[str]) -> str:
         f'<article class="card"{data}>\n<h3>{escape(entry["stem"])}</h3>\n<div class="pictures">{figures}</div>\n'
         f"{_definitions('scores', texts)}</article>\n"
     )
+
+
+def _for_script(value: float) -> str:
+    return "Infinity" if math.isinf(value) else f"{value:.9g}"  # as JavaScript's parseFloat reads it
 
 
 def _photo_uri(image: np.ndarray) -> tuple[str, int, int]:

@@ -312,16 +312,21 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
     print_table(metrics, pictures.weights)
     one_by_one = {name: metric.pictures for name, metric in metrics.items() if metric.pictures is not None}
     rows = [
-        {"name": name, "value": finite(m.value), "note": m.note, "comparable": m.comparable, "details": m.details}
+        {"name": name, "value": m.value, "note": m.note, "comparable": m.comparable, "details": m.details}
         | ({"needs": m.needs} if m.needs else {})
         for name, m in metrics.items()
     ]
-    numbers = [
-        dict(zip(one_by_one, (finite(float(value)) for value in values), strict=True)) for values in zip(*one_by_one.values(), strict=True)
-    ]
+    numbers = [dict(zip(one_by_one, map(float, values), strict=True)) for values in zip(*one_by_one.values(), strict=True)]
     write_json(
         output / "score.json",
-        {"facts": facts, "table": rows, "pictures": {p.stem: n for p, n in zip(pictures.pairs, numbers, strict=True)}},
+        {
+            "facts": facts,
+            "table": [row | {"value": for_json(row["value"])} for row in rows],
+            "pictures": {
+                pair.stem: {name: for_json(value) for name, value in values.items()}
+                for pair, values in zip(pictures.pairs, numbers, strict=True)
+            },
+        },
     )
     write_report(
         output / "report.html",
@@ -339,9 +344,9 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
     return metrics
 
 
-def finite(value: float | None) -> float | None:
-    """A number that JSON knows: PSNR is infinite where nothing differs."""
-    return value if value is not None and math.isfinite(value) else None
+def for_json(value: float | None) -> float | str | None:
+    """JSON knows no infinite number, as PSNR is where nothing differs: that is written as the text "inf"."""
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 def total_of(metrics: dict[str, Metric]) -> Metric:
@@ -360,8 +365,12 @@ def total_of(metrics: dict[str, Metric]) -> Metric:
 def print_table(metrics: dict[str, Metric], weights: Path) -> None:
     """Ours, with what each number is; then the published results."""
     for name, metric in metrics.items():
-        value = f"n/a (needs {metric.needs})" if metric.value is None else f"{metric.value:8.4f}   {metric.note}"
-        print(f"{name:>14}  {value}")
+        if metric.value is None:
+            text = f"n/a (needs {metric.needs})"
+        else:
+            number = "∞" if math.isinf(metric.value) else f"{metric.value:.4f}"
+            text = f"{number:>8}   {metric.note}"
+        print(f"{name:>14}  {text}")
     if any(metric.value is None for metric in metrics.values()):
         print(f'What is missing is looked for in {weights} (README, "The score").')
     print("\nPublished (comparable: the style; the rest with the organisers' networks and photos only)")

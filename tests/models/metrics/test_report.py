@@ -223,6 +223,21 @@ def test_every_picture_is_there_with_its_scores(page):
     assert shown == [["0.900", "0.200"], ["0.123", "–"], ["–", "0.500"]]
 
 
+def test_what_is_infinite_is_shown_as_infinite(page):
+    rendered = page(
+        table=[{"name": "PSNR", "value": np.inf, "note": "dB", "comparable": False}],
+        histograms={"PSNR": [20.0, 30.0, np.inf, np.inf], "the same": [np.inf]},
+        gallery=[entry(0, scores={"PSNR": np.inf, "the same": np.inf})],
+    )
+    assert rows(rendered, "Scores") == [["PSNR", "∞", "dB"]]
+    some, all_of_them = (figure.text for figure in rendered.all("figure") if figure.parents[-1].attrs.get("class") == "charts")
+    assert "of 2 pictures" in some and "mean 25, median 25; infinite in 2 more" in some
+    assert "Infinite in 1 picture" in all_of_them and "No picture has" not in all_of_them
+    (card,) = rendered.all("article")
+    assert [number.text for number in rendered.all("dd", within=card)] == ["∞", "∞"]
+    assert card.attrs["data-score0"] == "Infinity"  # as JavaScript writes it
+
+
 def test_buttons_sort_by_the_scores(page):
     buttons = page().all("button")
     assert [(button.text, button.attrs["data-score"], button.attrs["data-better"]) for button in buttons] == [

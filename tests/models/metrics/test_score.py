@@ -1,6 +1,7 @@
 """The score of pictures of which the answer is known."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_true_photos_and_the_other_form_of_style(data):
     assert found["PSNR"].value < 12 and found["SSIM"].value < 0.5
     assert found["mask accuracy"].value is None and found["total"].value is None and "judge" in found["mask accuracy"].needs
     assert not found["style"].comparable and "alexnet-owt-7be5be79.pth: https://" in found["LPIPS"].needs
+
+
+def test_pictures_that_are_their_truths_have_an_infinite_psnr(data, capsys):
+    for i in range(COUNT):
+        shutil.copy(data / "imgs" / f"photo{i}.jpg", data / f"{i}.jpg")
+    found = scored(data, "photos", lambda i, mask, photo: photo, truths=data, judge=None)
+    assert found["PSNR"].value == math.inf and found["SSIM"].value == pytest.approx(1)
+    assert "PSNR         ∞   dB, with the true photos" in capsys.readouterr().out
+    report = (data / "photos-score" / "report.html").read_text("utf-8")
+    assert '<tr><th>PSNR</th><td class="number">∞</td><td class="quiet">dB, with the true photos</td></tr>' in report
+    written = json.loads((data / "photos-score" / "score.json").read_text(), parse_constant=pytest.fail)  # JSON has no Infinity
+    assert {row["name"]: row["value"] for row in written["table"]}["PSNR"] == "inf" == written["pictures"]["3"]["PSNR"]
 
 
 def test_one_picture_has_no_distance_of_sets(data):
