@@ -1,5 +1,8 @@
 """Reading one picture or one mask."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +17,12 @@ def test_classes():
     assert len(CLASSES) == landscape.NUM_CLASSES == len(set(CLASSES)) == 29
     known = {0: "mountain", 1: "sky", 3: "sea", 14: "person", 18: "pier", 21: "bridge", 24: "railing", 28: "other"}
     assert {index: CLASSES[index] for index in known} == known
+
+
+def test_the_readme_names_the_classes():
+    readme = Path(landscape.__file__).with_name("README.md").read_text()
+    table = re.findall(r"\| (\d+) (\w+)(?= \|)", readme)
+    assert table == [(str(index), name) for index, name in enumerate(CLASSES)]
 
 
 @pytest.mark.parametrize("depth, mode", [(np.uint8, "L"), (np.uint16, "I;16")])
