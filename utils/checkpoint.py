@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -219,11 +219,9 @@ def latest_training_state(folder: str | Path) -> Path | None:
 
 
 def save_training_state(folder: str | Path, step: int, tensors: Mapping[str, "np.ndarray | jt.Var"], info: dict, keep: int) -> Path:
-    """Writes `folder`/step-<step>.safetensors and then removes older ones; returns its path.
+    """Writes `folder`/step-<step>.safetensors and removes all but that and the last `keep` (1 or more); returns its path.
 
-    `info` (anything JSON can hold; "step" is added) goes into the file's metadata. The last `keep` files (1 or more) stay,
-    and the one with the lowest info["val_loss"] where that is given. A file that cannot be read is left where it is. Raises
-    DiskError or UserError, see `atomic_write`.
+    `info` (anything JSON can hold; "step" is added) goes into the file's metadata. Raises DiskError or UserError, see `atomic_write`.
     """
     path = Path(folder) / f"step-{step:08d}.safetensors"
     remove_leftovers(path.parent, "step-*.safetensors")
@@ -233,22 +231,10 @@ def save_training_state(folder: str | Path, step: int, tensors: Mapping[str, "np
         previous = latest_training_state(folder)
         untouched = f"; the last checkpoint, {previous}, is untouched" if previous else ""
         raise DiskError(f"{error}{untouched}") from error
-    infos = {}
-    for state in training_states(folder):
-        with suppress(UserError):
-            infos[state] = read_info(state)
-    losses = {state: info["val_loss"] for state, info in infos.items() if info.get("val_loss") is not None}
-    losses = {state: loss for state, loss in losses.items() if math.isfinite(loss)}
-    kept = {*list(infos)[-keep:], path, min(losses, key=losses.get, default=path)}
-    for state in infos.keys() - kept:
-        state.unlink(missing_ok=True)
+    for state in training_states(folder)[:-keep]:
+        if state != path:
+            state.unlink(missing_ok=True)
     return path
-
-
-def read_info(path: Path) -> dict:
-    """The `info` of a training state, without its tensors. Raises UserError."""
-    with reporting_damage(path), safe_open(path, "np") as file:
-        return json.loads(file.metadata()["info"])
 
 
 def read_training_state(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
