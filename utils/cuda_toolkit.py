@@ -20,6 +20,7 @@ USUAL_NVCC = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
 SYSTEM_INCLUDE, SYSTEM_LIB = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")), (Path("/usr/lib/x86_64-linux-gnu"),)
 
 # Jittor asks for C++ 14, which the headers of CUDA 13 are beyond, and on GPUs later than it knows for nothing but sm_90's own code.
+# nvcc has its parts die by Ctrl-C even where that is ignored; in a session of their own they are not in the terminal's reach.
 NVCC = """\
 #!/bin/sh
 for word; do
@@ -31,7 +32,7 @@ for word; do
     set -- "$@" "$word"
 done
 folder=$(dirname "$0")/..
-exec "{nvcc}" "$@" -I"$folder/include" -L"$folder/lib64"
+exec $(command -v setsid) "{nvcc}" "$@" -I"$folder/include" -L"$folder/lib64"
 """
 
 

@@ -7,7 +7,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
 - elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly, which makes compiling several times faster,
 - gives each process of an `mpirun` its GPU or its share of the cores,
-- keeps the processes that Jittor compiles in out of reach of Ctrl-C,
+- keeps the processes that Jittor compiles in out of reach of Ctrl-C (utils/signals.py), and lets it stop Jittor's own compilation,
 - says what to install where a compiler or the Python headers are missing.
 
 It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers, and
@@ -30,8 +30,10 @@ from pathlib import Path
 from utils.cuda_toolkit import find_nvcc, provide_toolkit
 from utils.errors import UserError, or_exit
 from utils.files import built_beside
+from utils.signals import STOPS, blocked, ending_at_once
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
+STOPPED = "Stopped while Jittor was being compiled; the same command goes on."
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
 
 # What most of Jittor's sources include. Kernels, and they alone, are compiled with OpenMP, and begin by defining JIT.
@@ -95,7 +97,8 @@ def check_toolchain() -> None:
 def check_opencv() -> None:
     """Raises UserError where OpenCV lacks the system's libraries, as on bare servers."""
     try:
-        import cv2  # noqa: F401
+        with blocked():  # NumPy comes with it, and has threads that live as long as the process
+            import cv2  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: install the packages with {sys.executable} -m pip install -r requirements.txt") from error
     except ImportError as error:
@@ -233,6 +236,9 @@ def set_compilers_apart() -> None:
     initialize, prctl = jittor_utils.pool_initializer, ctypes.CDLL(None).prctl
 
     def initialize_apart() -> None:
+        for number in STOPS:  # Python ends these processes by SIGTERM when it ends itself, and waits for them
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         initialize()
@@ -247,9 +253,13 @@ def set_compilers_apart() -> None:
 
 def import_jittor():
     """Imports Jittor, which rebuilds a helper, asks to be run again and exits where compiler or flags have changed: this runs it again."""
-    set_compilers_apart()
     try:
-        import jittor
+        with ending_at_once(STOPPED):
+            set_compilers_apart()
+            os.environ["JPY_PARENT_PID"] = ""  # as in Jupyter, where Jittor leaves Ctrl-C alone
+            import jittor
+
+            del os.environ["JPY_PARENT_PID"]
     except SystemExit:
         if os.environ.get("SHANSHUI_RESTARTED"):
             raise
@@ -275,7 +285,11 @@ def set_up_cuda() -> None:
     jittor.flags.use_temp_allocator = 0
 
 
-DEVICE = or_exit(prepare)
+try:
+    DEVICE = or_exit(prepare)
+except KeyboardInterrupt:
+    print(STOPPED, file=sys.stderr)
+    sys.exit(130)
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
 if jittor.has_cuda:

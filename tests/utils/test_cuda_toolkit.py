@@ -1,5 +1,6 @@
 """The merged CUDA toolkit, made of files that only look like one."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ NVCC = """\
 case $1 in
 --dryrun) echo '#$ _HERE_={here}' >&2 ;;
 --version) echo 'Cuda compilation tools, release {release}, V{release}.88' ;;
+--session) cut -d ' ' -f 6 /proc/$$/stat ;;
 *) echo "$@" ;;
 esac
 """
@@ -71,6 +73,12 @@ def test_nvcc_is_called_with_the_merged_folders(install, tmp_path, release, stan
     assert words == f"-std=c++{standard} two words -code=sm_90,compute_90 -o x.so"
     include, lib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" -I")[1].split(" -L")
     assert (Path(include) / "curand.h").is_file() and (Path(lib.strip()) / "libcudart.so").is_file()
+
+
+def test_nvcc_is_out_of_reach_of_ctrl_c(install, tmp_path):
+    nvcc = provide_toolkit(install("13.0"), tmp_path / "cache")
+    session = int(subprocess.run([nvcc, "--session"], capture_output=True, text=True, check=True).stdout)
+    assert session != os.getsid(0)
 
 
 def test_it_is_made_once_until_something_is_installed(install, tmp_path):

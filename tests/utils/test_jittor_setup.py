@@ -1,9 +1,11 @@
 """The set-up that comes before Jittor, on made-up machines."""
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -206,3 +208,53 @@ def test_a_signal_to_all_processes_lets_this_one_end():
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout.splitlines()[-1], result.stderr) == (0, "end", "")
+
+
+SLOW_JITTOR = """
+import time
+print("importing", flush=True)
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:  # as Jittor's own set-up does here and there
+        pass
+"""
+
+
+def test_ctrl_c_while_jittor_is_compiled_ends_with_a_sentence(tmp_path):
+    (tmp_path / "jittor.py").write_text(SLOW_JITTOR)
+    (tmp_path / "jittor_utils.py").write_text("pool_initializer = pool_cleanup = None\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path), "cache_name": "default"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from utils import jittor_setup"],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "importing\n", process.communicate()[1]
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        assert process.communicate(timeout=20) == ("", jittor_setup.STOPPED + "\n")
+    finally:
+        process.kill()
+    assert process.returncode == 130
+
+
+def test_ctrl_c_before_that_ends_with_the_same_sentence(tmp_path):
+    """While g++ reads the headers, for instance."""
+    (tmp_path / "g++").write_text("#!/bin/sh\necho begun >&2\nexec sleep 60\n")
+    (tmp_path / "g++").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name not in ("cc_path", "cc_flags", "kernel_flags", "cache_name")}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from utils import jittor_setup"],
+        cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    while not any("sleep" in path.read_text() for path in children_of(process.pid)):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == jittor_setup.STOPPED + "\n"
+    assert process.returncode == 130
+
+
+def children_of(pid: int) -> list[Path]:
+    """The command lines of a process's children."""
+    return [Path("/proc", child, "cmdline") for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
