@@ -27,7 +27,7 @@ import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
-from utils.cuda_toolkit import find_nvcc, provide_toolkit
+from utils.cuda_toolkit import check_driver, find_nvcc, provide_toolkit
 from utils.errors import UserError, or_exit
 from utils.files import built_beside
 from utils.signals import STOPS, blocked, ending_at_once
@@ -77,6 +77,13 @@ def cuda_device_count() -> int:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
+
+
+def cuda_driver_version() -> tuple[int, int]:
+    """The release of CUDA that the driver supports, for a machine on which a device answers."""
+    version = ctypes.c_int(0)
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))  # 12040 for 12.4
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def check_toolchain() -> None:
@@ -167,21 +174,29 @@ def shorten_compiling(cache: Path) -> None:
 
 
 def choose_device(cache: Path) -> str:
-    """Leaves CUDA on only where a device answers and there is an `nvcc` to compile for it, which it has Jittor use by way of a toolkit in
-    `cache` unless the user has named one (nvcc_path); returns a description of the device.
+    """Has Jittor use CUDA where a device answers, and the CPU elsewhere or where nvcc_path is empty; returns a description of the device.
+
+    Where the user has named no `nvcc` (nvcc_path), it is one of a toolkit made in `cache`. Raises UserError where a device answers and
+    there is no `nvcc` to compile for it, or one that is beyond the driver.
     """
     devices = cuda_device_count()
-    if devices and "nvcc_path" not in os.environ and (nvcc := find_nvcc()):
+    if not devices or os.environ.get("nvcc_path") == "":
+        os.environ["nvcc_path"] = ""
+        return f"CPU ({os.cpu_count()} cores; {'nvcc_path is empty' if devices else 'no CUDA device answers'})"
+    nvcc = Path(os.environ["nvcc_path"]) if "nvcc_path" in os.environ else find_nvcc()
+    if nvcc is None or not nvcc.is_file():
+        raise UserError(
+            f"A CUDA device answers, but {'nvcc' if nvcc is None else nvcc}, to compile for it, is missing: install the CUDA toolkit "
+            '(README, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
+        )
+    check_driver(nvcc, cuda_driver_version())
+    if "nvcc_path" not in os.environ:
         os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
-    if devices and Path(os.environ.get("nvcc_path", "")).is_file():
-        for download in ("use_cutt", "use_cutlass"):  # the first is for transposes: see models/ops/transpose.py
-            os.environ.setdefault(download, "0")
-        if "nccl_include_path" not in os.environ:
-            os.environ.setdefault("use_nccl", "0")
-        return f"CUDA ({devices} device{'s' if devices > 1 else ''})"
-    os.environ["nvcc_path"] = ""
-    reason = "a CUDA device answers, but nvcc is missing: install the CUDA toolkit to use it" if devices else "no CUDA device answers"
-    return f"CPU ({os.cpu_count()} cores; {reason})"
+    for download in ("use_cutt", "use_cutlass"):  # the first is for transposes: see models/ops/transpose.py
+        os.environ.setdefault(download, "0")
+    if "nccl_include_path" not in os.environ:
+        os.environ.setdefault("use_nccl", "0")
+    return f"CUDA ({devices} device{'s' if devices > 1 else ''})"
 
 
 def prepare_for_mpi() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from utils import cuda_toolkit
 from utils.cuda_toolkit import find_nvcc, provide_toolkit
+from utils.errors import UserError
 
 NVCC = """\
 #!/bin/sh
@@ -106,6 +107,40 @@ def test_the_systems_cudnn_serves_where_there_is_no_other(install, tmp_path, mon
     assert versions() == ["the networks", "", ""]
     monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [])
     assert versions() == ["8", "8", "8"]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A function that installs NVIDIA's packages by name and folder."""
+    root = tmp_path / "packages"
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: sorted((root / "nvidia").iterdir()))
+
+    def install(name, folder, library):
+        write(root / "nvidia" / folder / "lib", **{library: name})
+        information = root / f"{name.replace('-', '_')}-1.0.dist-info"
+        record = f"nvidia/{folder}/lib/{library.replace('__', '.')},,\n"
+        write(information, METADATA=f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", RECORD=record)
+
+    return install
+
+
+@pytest.mark.parametrize(("release", "expected"), [("12.4", "nvidia-cufft-cu12"), ("13.0", "nvidia-cufft")])
+def test_packages_of_another_cuda_are_left_out(install, site, tmp_path, release, expected):
+    """Those of PyTorch for CUDA 12, for one, beside an nvcc of CUDA 13."""
+    site("nvidia-cufft", "cu13", "libcufft__so")
+    site("nvidia-cufft-cu12", "cufft", "libcufft__so")
+    site("nvidia-of-both", "common", "libcommon__so")
+    lib = provide_toolkit(install(release), tmp_path / "cache").parent.parent / "lib64"
+    assert (lib / "libcufft.so").read_text() == expected
+    assert (lib / "libcommon.so").is_file()
+
+
+def test_packages_that_have_written_over_each_other_are_named(install, site, tmp_path):
+    for major in (12, 13):
+        site(f"nvidia-cudnn-cu{major}", "cudnn", "libcudnn__so")
+    with pytest.raises(UserError, match=r"nvidia-cudnn-cu1\d and nvidia-cudnn-cu1\d have written .*again without nvidia-cudnn-cu12\.$"):
+        provide_toolkit(install("13.0"), tmp_path / "cache")
 
 
 def test_a_link_to_nothing_is_passed_over(install, tmp_path):

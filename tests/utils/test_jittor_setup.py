@@ -99,17 +99,67 @@ def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
     assert os.environ["nvcc_path"] == ""
 
 
-def test_cuda_is_on_where_a_device_answers(monkeypatch, tmp_path):
-    (tmp_path / "nvcc").write_text("")
-    monkeypatch.setenv("nvcc_path", str(tmp_path / "nvcc"))
-    monkeypatch.setenv("use_cutt", "1")  # the user's word
-    for name in ("use_cutlass", "use_nccl"):
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    """Two devices that answer, a driver for CUDA 12.4, and no nvcc. Returns a function of a release that makes one."""
+    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
+    monkeypatch.setattr(jittor_setup, "cuda_driver_version", lambda: (12, 4), raising=False)
+    monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: None)
+    monkeypatch.setattr(jittor_setup, "provide_toolkit", lambda nvcc, cache: nvcc)
+    for name in ("nvcc_path", "use_cutt", "use_cutlass", "use_nccl"):
         monkeypatch.setenv(name, "")  # so that the test leaves no trace
         monkeypatch.delenv(name)
-    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
+
+    def make(release: str) -> Path:
+        (tmp_path / "nvcc").write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.88'\n")
+        (tmp_path / "nvcc").chmod(0o755)
+        return tmp_path / "nvcc"
+
+    return make
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_cuda_is_on_where_a_device_answers(gpus, monkeypatch, tmp_path, named):
+    monkeypatch.setenv("use_cutt", "1")  # the user's word
+    nvcc = gpus("12.9")  # runs on any driver of CUDA 12
+    if named:
+        monkeypatch.setenv("nvcc_path", str(nvcc))
+    else:
+        monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: nvcc)
     assert jittor_setup.choose_device(tmp_path) == "CUDA (2 devices)"
-    assert os.environ["nvcc_path"] == str(tmp_path / "nvcc")
+    assert os.environ["nvcc_path"] == str(nvcc)
     assert (os.environ["use_cutt"], os.environ["use_cutlass"]) == ("1", "0")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_toolkit_beyond_the_driver_is_named(gpus, monkeypatch, tmp_path, named):
+    nvcc = gpus("13.0")
+    if named:
+        monkeypatch.setenv("nvcc_path", str(nvcc))
+    monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: nvcc)
+    with pytest.raises(UserError, match=r"supports CUDA 12\.4, and .*/nvcc is of CUDA 13\.0.*: install .* 12\.4, or update the driver\.$"):
+        jittor_setup.choose_device(tmp_path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_device_without_nvcc_is_not_passed_over(gpus, monkeypatch, tmp_path, named):
+    """A run on the CPU that was meant for the GPU takes days to be noticed."""
+    if named:
+        monkeypatch.setenv("nvcc_path", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        UserError, match="nowhere.* is missing" if named else r"nvcc, .* is missing: install the CUDA toolkit .*nvcc_path= before"
+    ):
+        jittor_setup.choose_device(tmp_path)
+    monkeypatch.setenv("nvcc_path", "")
+    assert jittor_setup.choose_device(tmp_path).startswith("CPU")
+
+
+def test_devices_that_are_hidden_are_not_asked_for(tmp_path):
+    """CUDA_VISIBLE_DEVICES= asks for the CPU: on a machine with a GPU too no device answers then."""
+    script = "from utils import jittor_setup; print(jittor_setup.cuda_device_count())"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": ""}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout == "0\n", result.stderr
 
 
 @pytest.fixture
