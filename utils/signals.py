@@ -9,11 +9,12 @@ all the same, for a thread that waits for it.
 import _thread
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
@@ -36,10 +37,13 @@ def ignore() -> None:
     Does nothing where a thread does not block them: the system would give such a thread a signal to ignore. A thread that waits for them
     counts as one, so it is to be started later.
     """
-    tasks = [dict(line.split(":\t", 1) for line in path.read_text().splitlines()) for path in Path("/proc/self/task").glob("*/status")]
-    if all(int(task["SigBlk"], 16) >> number - 1 & 1 for task in tasks for number in STOPS):
-        for number in STOPS:
-            ctypes.CDLL(None).signal(number, SIG_IGN)
+    for path in Path("/proc/self/task").glob("*/status"):
+        with suppress(OSError):  # a thread that has just ended
+            mask = int(re.search(r"SigBlk:\t(\w+)", path.read_text())[1], 16)
+            if not all(mask >> number - 1 & 1 for number in STOPS):
+                return
+    for number in STOPS:
+        ctypes.CDLL(None).signal(number, SIG_IGN)
 
 
 def on_stop(handler: Callable) -> None:
