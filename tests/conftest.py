@@ -6,6 +6,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import utils.jittor_setup  # noqa: F401  (before any test imports Jittor)
 
 # isort: split
+import jittor as jt
 import pytest
 
 from datasets.synthetic.write import write_dataset
@@ -17,3 +18,14 @@ def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "drawn"
     write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
     return root
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "bit_for_bit: compares what was computed twice to the last bit. A GPU adds up in any order: skipped there."
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("bit_for_bit") and jt.flags.use_cuda:
+        pytest.skip("the same to the last bit on the CPU alone")

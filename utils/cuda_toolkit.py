@@ -6,13 +6,16 @@ system hold, the headers of utils/cuda_include in front of those they are named 
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from utils.errors import UserError
 from utils.files import built_beside
 
 HEADERS = Path(__file__).parent / "cuda_include"
@@ -20,6 +23,7 @@ USUAL_NVCC = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
 SYSTEM_INCLUDE, SYSTEM_LIB = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")), (Path("/usr/lib/x86_64-linux-gnu"),)
 
 # Jittor asks for C++ 14, which the headers of CUDA 13 are beyond, and on GPUs later than it knows for nothing but sm_90's own code.
+# nvcc has its parts die by Ctrl-C even where that is ignored; in a session of their own they are not in the terminal's reach.
 NVCC = """\
 #!/bin/sh
 for word; do
@@ -31,7 +35,7 @@ for word; do
     set -- "$@" "$word"
 done
 folder=$(dirname "$0")/..
-exec "{nvcc}" "$@" -I"$folder/include" -L"$folder/lib64"
+exec $(command -v setsid) "{nvcc}" "$@" -I"$folder/include" -L"$folder/lib64"
 """
 
 
@@ -40,6 +44,50 @@ def nvidia_packages() -> list[Path]:
     package = importlib.util.find_spec("nvidia")
     roots = package.submodule_search_locations if package else ()
     return sorted(path for root in roots for path in Path(root).iterdir() if path.is_dir())
+
+
+def nvidia_packages_of(major: int | None) -> list[Path]:
+    """Those of `nvidia_packages` that belong to one major release of CUDA, or to none. Raises UserError where two releases share a folder.
+
+    PyTorch brings packages of its own CUDA, which need not be nvcc's. Their names end in -cu12, but for those that are all in nvidia/cu13.
+    """
+    owners: dict[str, dict[str, str]] = {}  # folder → major → package
+    for package in importlib.metadata.distributions():
+        if suffix := re.fullmatch(r"nvidia-.+-cu(\d+)", package.name):
+            for folder in {file.parts[1] for file in package.files or () if file.parts[0] == "nvidia" and len(file.parts) > 2}:
+                owners.setdefault(folder, {})[suffix[1]] = package.name
+    chosen = []
+    for folder in nvidia_packages():
+        named = re.fullmatch(r"cu(\d+)", folder.name)
+        majors = {named[1]: folder.name} if named else owners.get(folder.name, {})
+        if major is None or not majors or str(major) in majors:
+            chosen.append(folder)
+            if len(majors) > 1:
+                wrong = [name for other, name in majors.items() if other != str(major)]
+                raise UserError(
+                    f"{' and '.join(majors.values())} have written over each other in {folder}: remove them by "
+                    f"{sys.executable} -m pip uninstall {' '.join(majors.values())}, and install them again without {' '.join(wrong)}."
+                )
+    return chosen
+
+
+def release(nvcc: Path) -> tuple[int, int] | None:
+    """Major and minor release of CUDA that an nvcc is of; None where it does not say."""
+    found = re.search(r"release (\d+)\.(\d+)", output_of(nvcc, "--version"))
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def check_driver(nvcc: Path, driver: tuple[int, int]) -> None:
+    """Raises UserError where what nvcc compiles does not run on a driver that supports CUDA up to release `driver`.
+
+    Within a major release the driver may be older than the toolkit.
+    """
+    toolkit = release(nvcc)
+    if toolkit is not None and toolkit[0] > driver[0]:
+        raise UserError(
+            f"The NVIDIA driver supports CUDA {driver[0]}.{driver[1]}, and {nvcc} is of CUDA {toolkit[0]}.{toolkit[1]}, which it "
+            f"cannot run: install the CUDA toolkit {driver[0]}.{driver[1]}, or update the driver."
+        )
 
 
 def find_nvcc() -> Path | None:
@@ -54,10 +102,10 @@ def output_of(*command: Path | str) -> str:
     return result.stdout + result.stderr
 
 
-def files_to_merge(nvcc: Path) -> tuple[list[Path], list[Path]]:
-    """Headers and libraries: nvcc's own come first, then those of NVIDIA's packages, and if neither has cuDNN the system's."""
+def files_to_merge(nvcc: Path, major: int | None) -> tuple[list[Path], list[Path]]:
+    """Headers and libraries: nvcc's own, then those of NVIDIA's packages of its major release, and if neither has cuDNN the system's."""
     root = nvcc.parent.parent
-    roots = [root, root / "targets" / "x86_64-linux", *nvidia_packages()]
+    roots = [root, root / "targets" / "x86_64-linux", *nvidia_packages_of(major)]
     include = [folder for root in roots for folder in (root / "include", root / "include" / "cccl")]
     headers = [path for folder in include for path in sorted(folder.glob("*"))]
     libraries = [path for root in roots for name in ("lib64", "lib") for path in sorted((root / name).glob("lib*"))]
@@ -112,7 +160,8 @@ def provide_toolkit(nvcc: Path, cache: Path) -> Path:
     here = re.search(r"_HERE_=(.+)", output_of(nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"))
     nvcc = Path(here[1]).resolve() / "nvcc" if here else nvcc.resolve()  # the nvcc of the path may be a script that calls another
     version = output_of(nvcc, "--version")
-    headers, libraries = files_to_merge(nvcc)
+    major, _ = release(nvcc) or (None, None)
+    headers, libraries = files_to_merge(nvcc, major)
     ours = [path.read_text() for path in (Path(__file__), *sorted(HEADERS.rglob("*.*h")))]
     folder = cache / hashlib.sha256(f"{nvcc} {version} {headers} {libraries} {ours}".encode()).hexdigest()[:16]
     if not folder.is_dir():
@@ -121,8 +170,7 @@ def provide_toolkit(nvcc: Path, cache: Path) -> Path:
                 (building / name).mkdir()
             link_headers(headers, building / "include")
             link_libraries(libraries, building / "lib64")
-            release = re.search(r"release (\d+)", version)
-            standard = 17 if release and int(release[1]) >= 13 else 14
+            standard = 17 if major is not None and major >= 13 else 14
             (building / "bin" / "nvcc").write_text(NVCC.format(nvcc=nvcc, standard=standard))
             (building / "bin" / "nvcc").chmod(0o755)
     return folder / "bin" / "nvcc"

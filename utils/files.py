@@ -1,6 +1,7 @@
-"""Writing files that are either whole or not there."""
+"""Writing files that are either whole or not there, in folders that one process at a time writes to."""
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from typing import BinaryIO
 
 from utils.errors import DiskError, UserError
 
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems say that know none
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
@@ -20,7 +23,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     the disk is full, UserError when the place cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:150]}.{os.uname().nodename[:50]}.{os.getpid()}.tmp")  # a longer name would be refused
+    temporary = path.with_name(f".{path.name[:150]}.{short_node_name()}.{os.getpid()}.tmp")
     try:
         with reporting_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +75,49 @@ def reporting_disk(path: str | Path) -> Iterator[None]:
         raise UserError(f"cannot write {path} ({reason}): give a folder that can be written to") from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps `folder` (made if need be) to this process while the block runs; the lock ends with the process, however that ends.
+
+    Raises UserError where another process has it. Some network file systems know no locks: there everyone gets in.
+    """
+    path = folder / ".lock"
+    with reporting_disk(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115  (closed below; "w" would remove the number of the process that has the lock)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by process {file.read().strip()}: wait until it has ended, or give the run another name with --run."
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        with reporting_disk(path):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # to close the file is not enough where a child has it open too
+
+
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Removes what saves of `name` (a glob pattern) that were killed half-way have left in `folder`."""
+    """Removes what saves of `name` (a glob pattern) that were killed half-way have left in `folder`.
+
+    What a living process of this machine is writing stays. Of other machines nothing is known: lock the folder first.
+    """
     for leftover in folder.glob(f".{name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            leftover.unlink()
+        node, process = leftover.name.removesuffix(".tmp").rsplit(".", 1)
+        if not (node.endswith(f".{short_node_name()}") and Path("/proc", process).exists()):
+            leftover.unlink(missing_ok=True)
+
+
+def short_node_name() -> str:
+    """This machine's name in the names of temporary files; a longer name of a file would be refused."""
+    return os.uname().nodename[:50]

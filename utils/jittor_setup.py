@@ -7,7 +7,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
 - elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly, which makes compiling several times faster,
 - gives each process of an `mpirun` its GPU or its share of the cores,
-- keeps the processes that Jittor compiles in out of reach of Ctrl-C,
+- keeps the processes that Jittor compiles in out of reach of Ctrl-C (utils/signals.py), and lets it stop Jittor's own compilation,
 - says what to install where a compiler or the Python headers are missing.
 
 It sets environment variables of this process only, and none that the user has set but for `nvcc_path` where no device answers, and
@@ -27,11 +27,13 @@ import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
-from utils.cuda_toolkit import find_nvcc, provide_toolkit
+from utils.cuda_toolkit import check_driver, find_nvcc, provide_toolkit
 from utils.errors import UserError, or_exit
 from utils.files import built_beside
+from utils.signals import STOPS, blocked, ending_at_once
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
+STOPPED = "Stopped while Jittor was being compiled; the same command goes on."
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
 
 # What most of Jittor's sources include. Kernels, and they alone, are compiled with OpenMP, and begin by defining JIT.
@@ -77,6 +79,13 @@ def cuda_device_count() -> int:
     return count.value
 
 
+def cuda_driver_version() -> tuple[int, int]:
+    """The release of CUDA that the driver supports, for a machine on which a device answers."""
+    version = ctypes.c_int(0)
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))  # 12040 for 12.4
+    return version.value // 1000, version.value % 1000 // 10
+
+
 def check_toolchain() -> None:
     """Raises UserError where Jittor could not compile: no C++ compiler, or no Python headers."""
     if shutil.which(os.environ.get("cc_path", "g++")) is None:
@@ -95,7 +104,8 @@ def check_toolchain() -> None:
 def check_opencv() -> None:
     """Raises UserError where OpenCV lacks the system's libraries, as on bare servers."""
     try:
-        import cv2  # noqa: F401
+        with blocked():  # NumPy comes with it, and has threads that live as long as the process
+            import cv2  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"{error}: install the packages with {sys.executable} -m pip install -r requirements.txt") from error
     except ImportError as error:
@@ -164,21 +174,29 @@ def shorten_compiling(cache: Path) -> None:
 
 
 def choose_device(cache: Path) -> str:
-    """Leaves CUDA on only where a device answers and there is an `nvcc` to compile for it, which it has Jittor use by way of a toolkit in
-    `cache` unless the user has named one (nvcc_path); returns a description of the device.
+    """Has Jittor use CUDA where a device answers, and the CPU elsewhere or where nvcc_path is empty; returns a description of the device.
+
+    Where the user has named no `nvcc` (nvcc_path), it is one of a toolkit made in `cache`. Raises UserError where a device answers and
+    there is no `nvcc` to compile for it, or one that is beyond the driver.
     """
     devices = cuda_device_count()
-    if devices and "nvcc_path" not in os.environ and (nvcc := find_nvcc()):
+    if not devices or os.environ.get("nvcc_path") == "":
+        os.environ["nvcc_path"] = ""
+        return f"CPU ({os.cpu_count()} cores; {'nvcc_path is empty' if devices else 'no CUDA device answers'})"
+    nvcc = Path(os.environ["nvcc_path"]) if "nvcc_path" in os.environ else find_nvcc()
+    if nvcc is None or not nvcc.is_file():
+        raise UserError(
+            f"A CUDA device answers, but {'nvcc' if nvcc is None else nvcc}, to compile for it, is missing: install the CUDA toolkit "
+            '(README, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
+        )
+    check_driver(nvcc, cuda_driver_version())
+    if "nvcc_path" not in os.environ:
         os.environ["nvcc_path"] = str(provide_toolkit(nvcc, cache))
-    if devices and Path(os.environ.get("nvcc_path", "")).is_file():
-        for download in ("use_cutt", "use_cutlass"):  # the first is for transposes: see models/ops/transpose.py
-            os.environ.setdefault(download, "0")
-        if "nccl_include_path" not in os.environ:
-            os.environ.setdefault("use_nccl", "0")
-        return f"CUDA ({devices} device{'s' if devices > 1 else ''})"
-    os.environ["nvcc_path"] = ""
-    reason = "a CUDA device answers, but nvcc is missing: install the CUDA toolkit to use it" if devices else "no CUDA device answers"
-    return f"CPU ({os.cpu_count()} cores; {reason})"
+    for download in ("use_cutt", "use_cutlass"):  # the first is for transposes: see models/ops/transpose.py
+        os.environ.setdefault(download, "0")
+    if "nccl_include_path" not in os.environ:
+        os.environ.setdefault("use_nccl", "0")
+    return f"CUDA ({devices} device{'s' if devices > 1 else ''})"
 
 
 def prepare_for_mpi() -> None:
@@ -233,6 +251,9 @@ def set_compilers_apart() -> None:
     initialize, prctl = jittor_utils.pool_initializer, ctypes.CDLL(None).prctl
 
     def initialize_apart() -> None:
+        for number in STOPS:  # Python ends these processes by SIGTERM when it ends itself, and waits for them
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         initialize()
@@ -247,9 +268,13 @@ def set_compilers_apart() -> None:
 
 def import_jittor():
     """Imports Jittor, which rebuilds a helper, asks to be run again and exits where compiler or flags have changed: this runs it again."""
-    set_compilers_apart()
     try:
-        import jittor
+        with ending_at_once(STOPPED):
+            set_compilers_apart()
+            os.environ["JPY_PARENT_PID"] = ""  # as in Jupyter, where Jittor leaves Ctrl-C alone
+            import jittor
+
+            del os.environ["JPY_PARENT_PID"]
     except SystemExit:
         if os.environ.get("SHANSHUI_RESTARTED"):
             raise
@@ -275,7 +300,11 @@ def set_up_cuda() -> None:
     jittor.flags.use_temp_allocator = 0
 
 
-DEVICE = or_exit(prepare)
+try:
+    DEVICE = or_exit(prepare)
+except KeyboardInterrupt:
+    print(STOPPED, file=sys.stderr)
+    sys.exit(130)
 jittor = import_jittor()
 jittor.flags.use_cuda = int(jittor.has_cuda)
 if jittor.has_cuda:

@@ -1,5 +1,6 @@
 """The merged CUDA toolkit, made of files that only look like one."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pytest
 
 from utils import cuda_toolkit
 from utils.cuda_toolkit import find_nvcc, provide_toolkit
+from utils.errors import UserError
 
 NVCC = """\
 #!/bin/sh
 case $1 in
 --dryrun) echo '#$ _HERE_={here}' >&2 ;;
 --version) echo 'Cuda compilation tools, release {release}, V{release}.88' ;;
+--session) cut -d ' ' -f 6 /proc/$$/stat ;;
 *) echo "$@" ;;
 esac
 """
@@ -73,6 +76,12 @@ def test_nvcc_is_called_with_the_merged_folders(install, tmp_path, release, stan
     assert (Path(include) / "curand.h").is_file() and (Path(lib.strip()) / "libcudart.so").is_file()
 
 
+def test_nvcc_is_out_of_reach_of_ctrl_c(install, tmp_path):
+    nvcc = provide_toolkit(install("13.0"), tmp_path / "cache")
+    session = int(subprocess.run([nvcc, "--session"], capture_output=True, text=True, check=True).stdout)
+    assert session != os.getsid(0)
+
+
 def test_it_is_made_once_until_something_is_installed(install, tmp_path):
     nvcc = provide_toolkit(install("12.4"), tmp_path / "cache")
     stamp = nvcc.stat().st_mtime_ns
@@ -98,6 +107,40 @@ def test_the_systems_cudnn_serves_where_there_is_no_other(install, tmp_path, mon
     assert versions() == ["the networks", "", ""]
     monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: [])
     assert versions() == ["8", "8", "8"]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A function that installs NVIDIA's packages by name and folder."""
+    root = tmp_path / "packages"
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setattr(cuda_toolkit, "nvidia_packages", lambda: sorted((root / "nvidia").iterdir()))
+
+    def install(name, folder, library):
+        write(root / "nvidia" / folder / "lib", **{library: name})
+        information = root / f"{name.replace('-', '_')}-1.0.dist-info"
+        record = f"nvidia/{folder}/lib/{library.replace('__', '.')},,\n"
+        write(information, METADATA=f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", RECORD=record)
+
+    return install
+
+
+@pytest.mark.parametrize(("release", "expected"), [("12.4", "nvidia-cufft-cu12"), ("13.0", "nvidia-cufft")])
+def test_packages_of_another_cuda_are_left_out(install, site, tmp_path, release, expected):
+    """Those of PyTorch for CUDA 12, for one, beside an nvcc of CUDA 13."""
+    site("nvidia-cufft", "cu13", "libcufft__so")
+    site("nvidia-cufft-cu12", "cufft", "libcufft__so")
+    site("nvidia-of-both", "common", "libcommon__so")
+    lib = provide_toolkit(install(release), tmp_path / "cache").parent.parent / "lib64"
+    assert (lib / "libcufft.so").read_text() == expected
+    assert (lib / "libcommon.so").is_file()
+
+
+def test_packages_that_have_written_over_each_other_are_named(install, site, tmp_path):
+    for major in (12, 13):
+        site(f"nvidia-cudnn-cu{major}", "cudnn", "libcudnn__so")
+    with pytest.raises(UserError, match=r"nvidia-cudnn-cu1\d and nvidia-cudnn-cu1\d have written .*again without nvidia-cudnn-cu12\.$"):
+        provide_toolkit(install("13.0"), tmp_path / "cache")
 
 
 def test_a_link_to_nothing_is_passed_over(install, tmp_path):

@@ -1,9 +1,11 @@
 """The set-up that comes before Jittor, on made-up machines."""
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,17 +99,67 @@ def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
     assert os.environ["nvcc_path"] == ""
 
 
-def test_cuda_is_on_where_a_device_answers(monkeypatch, tmp_path):
-    (tmp_path / "nvcc").write_text("")
-    monkeypatch.setenv("nvcc_path", str(tmp_path / "nvcc"))
-    monkeypatch.setenv("use_cutt", "1")  # the user's word
-    for name in ("use_cutlass", "use_nccl"):
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    """Two devices that answer, a driver for CUDA 12.4, and no nvcc. Returns a function of a release that makes one."""
+    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
+    monkeypatch.setattr(jittor_setup, "cuda_driver_version", lambda: (12, 4), raising=False)
+    monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: None)
+    monkeypatch.setattr(jittor_setup, "provide_toolkit", lambda nvcc, cache: nvcc)
+    for name in ("nvcc_path", "use_cutt", "use_cutlass", "use_nccl"):
         monkeypatch.setenv(name, "")  # so that the test leaves no trace
         monkeypatch.delenv(name)
-    monkeypatch.setattr(jittor_setup, "cuda_device_count", lambda: 2)
+
+    def make(release: str) -> Path:
+        (tmp_path / "nvcc").write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.88'\n")
+        (tmp_path / "nvcc").chmod(0o755)
+        return tmp_path / "nvcc"
+
+    return make
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_cuda_is_on_where_a_device_answers(gpus, monkeypatch, tmp_path, named):
+    monkeypatch.setenv("use_cutt", "1")  # the user's word
+    nvcc = gpus("12.9")  # runs on any driver of CUDA 12
+    if named:
+        monkeypatch.setenv("nvcc_path", str(nvcc))
+    else:
+        monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: nvcc)
     assert jittor_setup.choose_device(tmp_path) == "CUDA (2 devices)"
-    assert os.environ["nvcc_path"] == str(tmp_path / "nvcc")
+    assert os.environ["nvcc_path"] == str(nvcc)
     assert (os.environ["use_cutt"], os.environ["use_cutlass"]) == ("1", "0")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_toolkit_beyond_the_driver_is_named(gpus, monkeypatch, tmp_path, named):
+    nvcc = gpus("13.0")
+    if named:
+        monkeypatch.setenv("nvcc_path", str(nvcc))
+    monkeypatch.setattr(jittor_setup, "find_nvcc", lambda: nvcc)
+    with pytest.raises(UserError, match=r"supports CUDA 12\.4, and .*/nvcc is of CUDA 13\.0.*: install .* 12\.4, or update the driver\.$"):
+        jittor_setup.choose_device(tmp_path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_device_without_nvcc_is_not_passed_over(gpus, monkeypatch, tmp_path, named):
+    """A run on the CPU that was meant for the GPU takes days to be noticed."""
+    if named:
+        monkeypatch.setenv("nvcc_path", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        UserError, match="nowhere.* is missing" if named else r"nvcc, .* is missing: install the CUDA toolkit .*nvcc_path= before"
+    ):
+        jittor_setup.choose_device(tmp_path)
+    monkeypatch.setenv("nvcc_path", "")
+    assert jittor_setup.choose_device(tmp_path).startswith("CPU")
+
+
+def test_devices_that_are_hidden_are_not_asked_for(tmp_path):
+    """CUDA_VISIBLE_DEVICES= asks for the CPU: on a machine with a GPU too no device answers then."""
+    script = "from utils import jittor_setup; print(jittor_setup.cuda_device_count())"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": ""}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout == "0\n", result.stderr
 
 
 @pytest.fixture
@@ -206,3 +258,53 @@ def test_a_signal_to_all_processes_lets_this_one_end():
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout.splitlines()[-1], result.stderr) == (0, "end", "")
+
+
+SLOW_JITTOR = """
+import time
+print("importing", flush=True)
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:  # as Jittor's own set-up does here and there
+        pass
+"""
+
+
+def test_ctrl_c_while_jittor_is_compiled_ends_with_a_sentence(tmp_path):
+    (tmp_path / "jittor.py").write_text(SLOW_JITTOR)
+    (tmp_path / "jittor_utils.py").write_text("pool_initializer = pool_cleanup = None\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path), "cache_name": "default"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from utils import jittor_setup"],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "importing\n", process.communicate()[1]
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        assert process.communicate(timeout=20) == ("", jittor_setup.STOPPED + "\n")
+    finally:
+        process.kill()
+    assert process.returncode == 130
+
+
+def test_ctrl_c_before_that_ends_with_the_same_sentence(tmp_path):
+    """While g++ reads the headers, for instance."""
+    (tmp_path / "g++").write_text("#!/bin/sh\necho begun >&2\nexec sleep 60\n")
+    (tmp_path / "g++").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name not in ("cc_path", "cc_flags", "kernel_flags", "cache_name")}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from utils import jittor_setup"],
+        cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    while not any("sleep" in path.read_text() for path in children_of(process.pid)):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == jittor_setup.STOPPED + "\n"
+    assert process.returncode == 130
+
+
+def children_of(pid: int) -> list[Path]:
+    """The command lines of a process's children."""
+    return [Path("/proc", child, "cmdline") for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

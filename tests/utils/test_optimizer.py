@@ -49,6 +49,7 @@ def test_ten_steps_of_pytorch_with_accumulation_and_clipping():
     assert (optimizer.updates, optimizer.skipped) == (10, 0)
 
 
+@pytest.mark.bit_for_bit
 def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
     def run(module, optimizer, ema, steps):
         for step in steps:

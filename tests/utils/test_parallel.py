@@ -80,6 +80,7 @@ def test_two_processes_write_one_log_with_the_losses_of_one(alone_and_together):
     assert np.allclose([line["loss"] for line in alone], [line["loss"] for line in together], rtol=1e-3)
 
 
+@pytest.mark.bit_for_bit
 def test_two_processes_paint_the_pictures_of_one(data, alone_and_together, tmp_path):
     words = [
         "MainTest.py",
