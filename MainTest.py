@@ -14,8 +14,6 @@ whoever made them, no checkpoint is needed.
 import argparse
 import signal
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 
 from utils import jittor_setup  # before anything that imports Jittor
@@ -24,26 +22,34 @@ from utils import jittor_setup  # before anything that imports Jittor
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import read_image, read_mask
 from datasets.test_pairs import TestPair, check_results, find_photos, find_test_pairs
-from models.diffusion.samplers import SAMPLERS
-from models.metrics.mask_accuracy import Judge, load_judge
-from models.metrics.score import Pictures, score, total_score
-from models.metrics.style import STYLE_METRICS, style_similarity
+from models.metrics.mask_accuracy import Judge, judge_file, load_judge
+from models.metrics.merit import MERITS, merit
+from models.metrics.score import Pictures, score
+from models.metrics.style import STYLE_METRICS
 from models.networks.layers import DTYPES, autocast
-from models.painters.latent_diffusion import LatentDiffusion
+from models.painters.pictures import SIZE, pack, painted
+from models.systems import SYSTEMS, painter_file, painting_system
+from models.training.run import newest_run, read_run, run_of
 from utils import parallel
-from utils.errors import UserError, or_exit
-from utils.files import atomic_write
-from utils.image import COLOR_MATCHES, color_match, resize, write_jpeg
+from utils.errors import UserError, or_exit, telling_of_memory
+from utils.image import COLOR_MATCHES, write_jpeg
+from utils.options import add_arguments, argument_parser, faults, given
+from utils.signals import on_stop
 
 ROOT = Path(__file__).resolve().parent
-BUILT_IN = ROOT / "datasets" / "landscape"
-SIZE = (512, 384)  # of the competition's results: width, height
+BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
+LESS_MEMORY = "take --batch_size 1, or --amp bfloat16, or an option of the painter that takes less (--help)"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    """The options, those of the run's painter among them; which run that is, is asked first."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--checkpoint", type=Path)
+    checkpoint = first.parse_known_args()[0].checkpoint or newest_run(CHECKPOINTS, painter_file)
+    system = painting_system(checkpoint)
+
+    parser = argument_parser(__doc__)
     files = parser.add_argument_group("files")
     files.add_argument("--input_path", type=Path, default=BUILT_IN, help="the folder of masks, or its parent")
     files.add_argument("--img_path", type=Path, default=BUILT_IN, help="the folder of reference photos, or the training set above it")
@@ -53,146 +59,87 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument("--overwrite", action="store_true", help="paint anew what exists")
     files.add_argument("--zip", action="store_true", help="pack the pictures into <output_path>.zip, ready to hand in")
     painting = parser.add_argument_group("painting")
-    painting.add_argument("--sampler", choices=SAMPLERS, default="dpm++2m", help="default: %(default)s")
-    painting.add_argument("--steps", type=int, default=25, help="sampling steps (default: %(default)s)")
-    painting.add_argument("--guidance", type=float, default=3.0, help="scale for the mask, 1 for none (default: %(default)s)")
-    painting.add_argument("--ref_guidance", type=float, default=1.5, help="scale for the reference, 1 for none (default: %(default)s)")
-    painting.add_argument(
-        "--ref_start", type=float, default=1.0, help="below 1, start from the reference's noised latents (default: %(default)s)"
-    )
-    painting.add_argument(
-        "--color_match",
-        choices=COLOR_MATCHES,
-        default="histogram",
-        help="move the result's colours to the reference's (default: %(default)s)",
-    )
+    painting.add_argument("--color_match", choices=COLOR_MATCHES, default="histogram", help="of result to reference (default: %(default)s)")
     painting.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products (default: %(default)s)")
-    painting.add_argument("--tile", type=int, help="decode in tiles of so many pixels a side, where memory is short (default: at once)")
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
+    painter = SYSTEMS[system].painter
+    add_arguments(parser.add_argument_group(f"the painter of system {system}"), painter.Options, "", {"default": painter.Options()})
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
     scoring.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
-    scoring.add_argument("--judge", type=Path, help="run whose stage segformer judges the layout (default: the newest that has one)")
-    scoring.add_argument(
-        "--weights", type=Path, default=ROOT / "checkpoints" / "weights", help="folder of published networks (default: %(default)s)"
-    )
+    scoring.add_argument("--judge", type=Path, help="run of system judge that judges the layout (default: the newest)")
+    scoring.add_argument("--weights", type=Path, default=CHECKPOINTS / "weights", help="published networks (default: %(default)s)")
     scoring.add_argument("--truth_path", type=Path, help="folder of the masks' true photos: adds PSNR, SSIM and LPIPS")
     scoring.add_argument("--best_of", type=int, default=1, metavar="N", help="paint each picture with N seeds and keep the best")
-    scoring.add_argument("--best_by", choices=("total", "mask", "style"), default="total", help="best by this (default: %(default)s)")
-    return parser.parse_args()
+    scoring.add_argument("--best_by", choices=MERITS, default="total", help="best by this (default: %(default)s)")
+    args, unknown = parser.parse_known_args()
+    if unknown:
+        raise UserError(f"{' '.join(unknown)}: the painter of system {system} has no such option, nor has MainTest.py. --help lists them.")
+    args.checkpoint, args.options = checkpoint, painter.Options(**given(args, painter.Options, ""))
+    return args
 
 
-def newest_run(having: str) -> Path | None:
-    """The run below checkpoints/ of which this file was written last."""
-    runs = [run for run in (ROOT / "checkpoints").glob("*") if (run / having).is_file()]
-    return max(runs, key=lambda run: (run / having).stat().st_mtime, default=None)
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises UserError for numbers that make no sense, before anything is loaded."""
+    found = [f"--{name} must be at least 1" for name in ("batch_size", "best_of") if getattr(args, name) < 1]
+    found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
+    found += faults(args.options, "") or args.options.faults()
+    if found:
+        raise UserError("; ".join(found))
 
 
-def picture_seed(seed: int, stem: str, candidate: int) -> int:
-    """A picture's own seed, from the run's and the file's name: it does not depend on which other pictures are made."""
-    return seed << 32 | zlib.crc32(stem.encode() + (b" %d" % candidate if candidate else b""))
-
-
-def paint(pairs: list[TestPair], model: LatentDiffusion, judge: Judge | None, args: argparse.Namespace, bar: tqdm) -> None:
-    """Writes the pictures of one batch that are not there."""
-    missing = [pair for pair in pairs if not is_there(args, pair)]
-    if missing:
-        # All of the batch, even where some are there: the same batches give the same bytes, whatever was killed when.
-        size = (model.config.width, model.config.height)
-        masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
-        references = np.stack([read_image(pair.reference, size) for pair in pairs])
-
-        def results(candidate: int) -> np.ndarray:
-            """uint8 [B, 384, 512, 3]; each candidate has seeds of its own."""
-            with autocast(args.amp):
-                painted = model.generate(
-                    masks,
-                    references,
-                    seeds=[picture_seed(args.seed, pair.stem, candidate) for pair in pairs],
-                    sampler=args.sampler,
-                    steps=args.steps,
-                    guidance=args.guidance,
-                    ref_guidance=args.ref_guidance,
-                    ref_start=args.ref_start,
-                    tile=args.tile,
-                )
-            return np.stack([color_match(resize(a, SIZE), b, args.color_match) for a, b in zip(painted, references, strict=True)])
-
-        best = results(0)
-        if args.best_of > 1:
-            candidates = np.stack([best, *(results(candidate) for candidate in range(1, args.best_of))])  # [N, B, 384, 512, 3]
-            merits = np.stack([merit(pictures, pairs, judge, args) for pictures in candidates])  # [N, B]
-            best = candidates[merits.argmax(axis=0), np.arange(len(pairs))]
-        for pair, result in zip(pairs, best, strict=True):
-            if pair in missing:
-                write_jpeg(picture_path(args, pair), result)
-    bar.update(len(pairs))
-
-
-def merit(pictures: np.ndarray, pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> np.ndarray:
-    """What --best_of chooses by, float [B]: each picture's mask accuracy, its style similarity, or what they make of the total."""
-    accuracy, style = np.ones(len(pairs)), np.zeros(len(pairs))
-    if args.best_by != "style":
-        labels = judge.labels(pictures, SIZE)
-        accuracy = np.array([(seen == read_mask(pair.mask, SIZE)).mean() for seen, pair in zip(labels, pairs, strict=True)])
-    if args.best_by != "mask":
-        style = np.array([style_similarity(p, read_image(q.reference), args.style_metric) for p, q in zip(pictures, pairs, strict=True)])
-    # what is of a set or takes other networks stands at about what entries reach, so that mask and style weigh as they do in the total
-    return np.array([total_score(a, aesthetic=0.5, style=s, FID=40) for a, s in zip(accuracy, style, strict=True)])
-
-
-def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
-    return picture_path(args, pair).is_file() and not args.overwrite
+def find_judge(args: argparse.Namespace) -> Judge | None:
+    """The judge that is asked for, or the newest; None where there is none, or no use for one."""
+    folder = args.judge or newest_run(CHECKPOINTS, judge_file)
+    choosing = args.best_of > 1 and args.best_by != "style"
+    if choosing and folder is None:
+        raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --system judge, or give --best_by style")
+    return load_judge(read_run(folder.resolve(), SYSTEMS)) if folder and (choosing or args.score) else None
 
 
 def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
     return args.output_path / f"{pair.stem}.jpg"
 
 
-def pack(args: argparse.Namespace, pairs: list[TestPair]) -> Path:
-    """Zips the pictures, flat, as the competition wants them."""
-    folder = args.output_path.resolve()
-    path = folder.with_name(folder.name + ".zip")
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for pair in pairs:
-            archive.write(picture_path(args, pair), f"{pair.stem}.jpg")
-    return path
+def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
+    return picture_path(args, pair).is_file() and not args.overwrite
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Raises UserError for numbers that make no sense, before anything is loaded."""
-    faults = [f"--{name} must be at least 1" for name in ("steps", "batch_size", "best_of") if getattr(args, name) < 1]
-    faults += ["--seed must not be negative"] if args.seed < 0 else []
-    faults += ["--tile must be at least 64 pixels: less is seams alone"] if args.tile is not None and args.tile < 64 else []
-    faults += ["--ref_start must be above 0 and at most 1"] if not 0 < args.ref_start <= 1 else []
-    if faults:
-        raise UserError("; ".join(faults))
+def paint(pairs: list[TestPair], painter, judge: Judge | None, args: argparse.Namespace) -> None:
+    """Writes the pictures of one batch that are not there.
 
-
-def find_judge(args: argparse.Namespace) -> Judge | None:
-    """The judge that is asked for, or the newest; None where there is none, or no use for one."""
-    run = args.judge or newest_run(having="best/segformer/config.json")
-    choosing = args.best_of > 1 and args.best_by != "style"
-    if choosing and run is None:
-        raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --stage segformer, or give --best_by style")
-    return load_judge(run.resolve()) if run and (choosing or args.score) else None
+    It is painted whole even where some are there: the same batches give the same bytes, whatever was killed when.
+    """
+    missing = [pair for pair in pairs if not is_there(args, pair)]
+    if not missing:
+        return
+    with autocast(args.amp):
+        candidates = [painted(painter, pairs, args.options, args.seed, candidate, args.color_match) for candidate in range(args.best_of)]
+    best = candidates[0]
+    if args.best_of > 1:
+        merits = np.stack([merit(pictures, pairs, args.best_by, judge, args.style_metric) for pictures in candidates])  # [N, B]
+        best = np.stack(candidates)[merits.argmax(axis=0), np.arange(len(pairs))]
+    for pair, result in zip(pairs, best, strict=True):
+        if pair in missing:
+            write_jpeg(picture_path(args, pair), result)
 
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
     """Paints the pictures that are not there, of which each process has its share."""
-    checkpoint = args.checkpoint or newest_run(having="unet/config.json")
-    if checkpoint is None:
+    if args.checkpoint is None:
         if args.score:
             check_results(pairs, args.output_path, SIZE)  # says which are missing
-        raise UserError(f"No trained run in {ROOT / 'checkpoints'}: train one with MainTrain.py, or name one with --checkpoint.")
-    model = LatentDiffusion.load(checkpoint.resolve())
-    print(f"{len(pairs)} pictures with {checkpoint}, to {args.output_path}")
+        raise UserError(f"No trained run in {CHECKPOINTS}: train one with MainTrain.py, or name one with --checkpoint.")
+    run = read_run(run_of(args.checkpoint), SYSTEMS)
+    painter = SYSTEMS[run.system].painter.load(run, args.checkpoint.resolve())
+    print(f"{len(pairs)} pictures with {args.checkpoint}, to {args.output_path}")
     batches = [pairs[first : first + args.batch_size] for first in range(0, len(pairs), args.batch_size)]
     own = batches[parallel.RANK :: parallel.SIZE]
     with tqdm(total=sum(map(len, own)), desc="painting", unit="picture", dynamic_ncols=True, disable=not parallel.MAIN) as bar:
         for batch in own:
-            paint(batch, model, judge, args, bar)
+            paint(batch, painter, judge, args)
+            bar.update(len(batch))
 
 
 def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
@@ -203,22 +150,18 @@ def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespa
     folder = args.output_path.resolve()
     output = folder.with_name(folder.name + "-score")
     pictures = Pictures(
-        pairs=pairs,
-        folder=folder,
-        photos=find_photos(args.img_path),
-        truths=args.truth_path,
-        judge=judge,
-        weights=args.weights,
-        style_metric=args.style_metric,
+        pairs,
+        folder,
+        find_photos(args.img_path),
+        args.truth_path,
+        judge,
+        args.weights,
+        args.style_metric,
         cache=output / "cache",
         size=SIZE,
     )
-    facts = {
-        "pictures": f"{len(pairs)} of {folder}",
-        "references": str(args.img_path),
-        "judge": str(judge.weights.parent) if judge else "none",
-        "style": args.style_metric,
-    }
+    facts = {"pictures": f"{len(pairs)} of {folder}", "references": str(args.img_path)}
+    facts |= {"judge": str(judge.weights.parent) if judge else "none", "style": args.style_metric}
     score(pictures, facts, output)
     print(f"Picture by picture: {output / 'report.html'}")
 
@@ -226,23 +169,23 @@ def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespa
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
-    for number in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler would leave without a word
-        signal.signal(number, signal.default_int_handler)
+    on_stop(signal.default_int_handler)
     parallel.begin()
     print(f"Device: {jittor_setup.DEVICE}")
     try:
-        pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-        judge = find_judge(args)
-        kept = sum(is_there(args, pair) for pair in pairs)
-        if kept:
-            print(f"{kept} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
-        if kept < len(pairs):
-            paint_all(pairs, judge, args)
-        parallel.wait_for_all()
-        if args.zip and parallel.MAIN:
-            print(f"Packed {pack(args, pairs)}")
-        if args.score and parallel.MAIN:
-            score_all(pairs, judge, args)
+        with telling_of_memory(LESS_MEMORY):
+            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
+            judge = find_judge(args)
+            there = sum(is_there(args, pair) for pair in pairs)
+            if there:
+                print(f"{there} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
+            if there < len(pairs):
+                paint_all(pairs, judge, args)
+            parallel.wait_for_all()
+            if args.zip and parallel.MAIN:
+                print(f"Packed {pack(args.output_path.resolve(), [picture_path(args, pair).resolve() for pair in pairs])}")
+            if args.score and parallel.MAIN:
+                score_all(pairs, judge, args)
     except KeyboardInterrupt:
         print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
         sys.exit(130)

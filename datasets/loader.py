@@ -1,7 +1,7 @@
-"""An endless stream of batches in which everything random follows from (seed, step).
+"""An endless stream of batches in which everything random follows from the seed and the number of the example.
 
-Nothing is drawn from a generator that lives on between steps, so a run resumed at a step sees exactly the examples, in
-the order and with the augmentations, that an uninterrupted run would have seen; the number of threads changes nothing.
+Nothing is drawn from a generator that lives on between steps, so a run that goes on after so many examples sees exactly those, in the order
+and with the augmentations, that an uninterrupted run would have seen; the number of threads changes nothing, nor does the size of a batch.
 """
 
 import functools
@@ -16,8 +16,8 @@ from utils.errors import UserError
 SHUFFLE = 1  # keeps the stream that orders an epoch apart from the streams (seed, number) of the examples
 
 
-def batches(dataset, batch_size, seed, start_step=0, workers=2, share=(0, 1)):
-    """Yields the batches of steps start_step, start_step + 1, ... without end.
+def batches(dataset, batch_size, seed, start=0, workers=2, share=(0, 1)):
+    """Yields batch after batch, without end, from example number `start` on.
 
     dataset: has `len()` and `example(index, rng) -> dict[str, np.ndarray]`, which draws all its chance from the
     `np.random.Generator` it is given and is safe to call from several threads.
@@ -25,7 +25,7 @@ def batches(dataset, batch_size, seed, start_step=0, workers=2, share=(0, 1)):
     whole data set; a batch may straddle two epochs. workers: threads that prepare examples ahead; 0 uses the caller's.
     share: (i, n) gives the i-th of n equal parts of every batch; n divides batch_size.
 
-    An exception in `example` is raised here, at the step it belongs to. Closing the generator stops the threads.
+    An exception in `example` is raised here, at the batch it belongs to. Closing the generator stops the threads.
     Raises UserError when the data set is empty.
     """
     part, parts = share
@@ -41,20 +41,19 @@ def batches(dataset, batch_size, seed, start_step=0, workers=2, share=(0, 1)):
         epoch, place = divmod(number, size)
         return dataset.example(int(order(epoch)[place]), np.random.default_rng((seed, number)))
 
-    def numbers(step):
-        first = step * batch_size + part * part_size
-        return range(first, first + part_size)
+    def numbers(first):
+        return range(first + part * part_size, first + (part + 1) * part_size)
 
     if workers == 0:
-        for step in itertools.count(start_step):
-            yield stack([example(number) for number in numbers(step)])
+        for first in itertools.count(start, batch_size):
+            yield stack([example(number) for number in numbers(first)])
 
     ahead = 1 + -(-2 * workers // part_size)  # batches: one, and enough to give every thread two examples
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
     waiting = deque()
     try:
-        for step in itertools.count(start_step):
-            waiting.append([pool.submit(example, number) for number in numbers(step)])
+        for first in itertools.count(start, batch_size):
+            waiting.append([pool.submit(example, number) for number in numbers(first)])
             if len(waiting) > ahead:
                 yield stack([future.result() for future in waiting.popleft()])
     finally:

@@ -4,41 +4,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.presets import PRESETS
+from models.systems import SYSTEMS
 from utils.checkpoint import as_array
 
-FIELDS = {
-    "width": 96,
-    "height": 64,
-    "vae_channels": (16, 16, 16, 16),
-    "norm_groups": 4,
-    "unet_channels": (16, 32),
-    "unet_attention": (0, 1),
-    "heads": 2,
-    "cross_attention_dim": 16,
-    "mask_channels": (8, 8, 8),
-    "crop_width": 64,
-    "crop_height": 64,
-    "segformer_steps": 4,
-    "segformer_batch_size": 2,
-    "vae_steps": 4,
-    "unet_steps": 4,
-    "vae_batch_size": 2,
-    "unet_batch_size": 2,
-    "warmup": 2,
-    "validate_every": 2,
-    "preview_every": 4,
-    "save_every": 2,
+COMMON = {"width": 96, "height": 64, "steps": 4, "batch_size": 2, "warmup": 2, "validate_every": 2, "preview_every": 4, "save_every": 2}
+OWN = {
+    "vae": {"channels": (16, 16, 16, 16), "norm_groups": 4, "crop_width": 64, "crop_height": 64},
+    "unet": {
+        "channels": (16, 32), "attention": (0, 1), "heads": 2, "norm_groups": 4, "cross_attention_dim": 16, "mask_channels": (8, 8, 8),
+    },
+    "segformer": {},
+}  # fmt: skip
+OPTIONS = {
+    name: replace(options, **COMMON | OWN[name])
+    for system in ("diffusion", "judge")
+    for name, options in SYSTEMS[system].presets["tiny"].items()
 }
-CONFIG = replace(PRESETS["tiny"], **FIELDS)
 
 
-def arguments(**changed) -> list[str]:
-    """The same for a command line."""
+def arguments(*stages: str, **changed) -> list[str]:
+    """The same for a command line, by default of both stages of the main system; `changed` are options that it gives another value."""
+    values = COMMON | {f"{stage}_{name}": value for stage in stages or ("vae", "unet") for name, value in OWN[stage].items()} | changed
     words = []
-    for name, value in (FIELDS | changed).items():
-        values = value if isinstance(value, tuple) else (value,)
-        words += [f"--{name}", *map(str, values)]
+    for name, value in values.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
 
 

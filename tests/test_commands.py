@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from models.metrics.style import style_similarity
 from tests.small import arguments
+from utils.files import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,6 +52,7 @@ def painted(data, trained, tmp_path_factory) -> Path:
 
 def test_training_writes_what_it_promises(trained):
     assert {"run.json", "vae", "unet", "conditioner", "best", "state", "previews", "log.jsonl", "tensorboard"} <= set(os.listdir(trained))
+    assert not (trained / "rehearsal").exists()
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     for stage, names in {"vae": {"psnr", "posterior_std", "posterior_mean_rms"}, "unet": {"mse"}}.items():
         own = [line for line in lines if line["stage"] == stage]
@@ -86,6 +88,7 @@ def test_a_picture_for_every_mask(data, painted):
         assert sorted(archive.namelist()) == sorted(f"{stem}.jpg" for stem in stems)
 
 
+@pytest.mark.bit_for_bit
 def test_pictures_that_exist_are_kept_and_the_others_come_out_the_same(data, trained, painted, tmp_path):
     output = tmp_path / "results"
     shutil.copytree(painted, output)
@@ -114,7 +117,7 @@ def test_mixed_precision(data, trained, painted, tmp_path):
     folder = tmp_path / "half"
     shutil.copytree(trained, folder)
     words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--stage", "unet", "--amp", "float16"]
-    result = run("MainTrain.py", *words, *arguments(unet_steps=7))
+    result = run("MainTrain.py", *words, *arguments(steps=7))
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["stage"] == "unet" and "loss" in line][-1]
@@ -145,7 +148,7 @@ def test_every_choice_of_painting_works(data, trained, painted, tmp_path):
 def judge(data, tmp_path_factory) -> Path:
     """A run that has nothing but a judge."""
     folder = tmp_path_factory.mktemp("checkpoints") / "judge"
-    words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--stage", "segformer", *arguments()]
+    words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--system", "judge", *arguments("segformer")]
     result = run("MainTrain.py", *words)
     assert result.returncode == 0, result.stderr
     assert json.loads((folder / "best" / "best.json").read_text()).keys() == {"segformer"} and not (folder / "vae").exists()
@@ -191,21 +194,21 @@ def states(folder: Path, stage: str) -> dict[str, np.ndarray]:
     return load_file(folder / "state" / stage / "step-00000012.safetensors")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stop):
-    """Bit for bit, after a polite stop and after a kill."""
-    words = ["--input_path", data, "--val_fraction", 0.3, *arguments(steps=12, vae_steps=12, unet_steps=12)]
+@pytest.mark.bit_for_bit
+@pytest.mark.parametrize("stops", [(signal.SIGTERM, signal.SIGINT), (signal.SIGKILL, signal.SIGKILL)], ids=["stopped", "killed"])
+def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
+    """Bit for bit, after polite stops and after kills. A Ctrl-C of the terminal reaches all processes that the run has started."""
+    words = ["--input_path", data, "--val_fraction", 0.3, *arguments(steps=12)]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert run("MainTrain.py", *words, "--run", whole).returncode == 0
-    for stage in ("vae", "unet"):
-        process = subprocess.Popen(
-            [sys.executable, ROOT / "MainTrain.py", *map(str, words), "--run", stopped], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+    for stage, stop in zip(("vae", "unet"), stops, strict=True):
+        command = [sys.executable, ROOT / "MainTrain.py", *map(str, words), "--run", stopped]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         wait_for(stopped / "log.jsonl", stage, 5, process)
-        process.send_signal(stop)
+        os.killpg(process.pid, stop)
         output = process.communicate()[0].decode()
-        assert process.returncode == (143 if stop == signal.SIGTERM else -9)
-        assert stop == signal.SIGKILL or "To go on: " in output
+        assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[stop]
+        assert stop == signal.SIGKILL or ("Saved. To go on: " in output and "Traceback" not in output)
     assert run("MainTrain.py", *words, "--run", stopped).returncode == 0
     for stage in ("vae", "unet"):
         expected, found = states(whole, stage), states(stopped, stage)
@@ -234,16 +237,22 @@ def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
     before = {path: path.read_bytes() for path in trained.rglob("*.safetensors")}
     train = ["--input_path", data, "--val_fraction", 0.3, "--run"]
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--preset", "huge"), "huge", "tiny")
-    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--seed", -1, "--accumulate", 0), "--seed", "--accumulate")
-    one_sentence(run("MainTrain.py", *train, tmp_path / "a", *arguments(width=100)), "width", "100")
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--unet_lr", "nan", "--accumulate", 0), "--unet_lr", "--vae_accumulate")
+    one_sentence(run("MainTrain.py", *train, tmp_path / "a", *arguments(width=100)), "--unet_width 100")
     one_sentence(run("MainTrain.py", *train, tmp_path / "a", "--stage", "unet", "--init_vae", data), "--init_vae")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "run.json").write_text('{"config": {}, "preset": "tiny"}')
+    (tmp_path / "b" / "run.json").write_text('{"system": "diffusion", "preset": "tiny"}')
     one_sentence(run("MainTrain.py", *train, tmp_path / "b"), "run.json", "seed")
+    one_sentence(paint(data, tmp_path / "b", tmp_path / "out"), "run.json", "seed")
     one_sentence(run("MainTrain.py", *train, trained, "--preset", "small"), "tiny", "unet_channels", "--run")
+    one_sentence(run("MainTrain.py", *train, trained, "--system", "judge"), "system diffusion", "--run")
+    with locked(trained):
+        one_sentence(run("MainTrain.py", *train, trained), f"in use by process {os.getpid()}", "--run")
     one_sentence(run("MainTrain.py", "--input_path", tmp_path / "nowhere", "--run", tmp_path / "a"), "nowhere")
     one_sentence(paint(data, tmp_path / "nowhere", tmp_path / "out"), "nowhere")
     one_sentence(paint(data, trained, tmp_path / "out", "--steps", 0), "--steps")
+    one_sentence(paint(data, trained, tmp_path / "out", "--guidance", "nan"), "--guidance")
+    one_sentence(paint(data, trained, tmp_path / "out", "--lora", "file"), "--lora", "system diffusion", "no such option")
     (tmp_path / "file").write_text("")
     one_sentence(paint(data, trained, tmp_path / "file"), str(tmp_path / "file"))
     assert before == {path: path.read_bytes() for path in trained.rglob("*.safetensors")}

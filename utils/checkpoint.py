@@ -133,6 +133,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     return arrays, metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors. Raises UserError."""
+    with reporting_damage(path), safe_open(path, "np") as file:
+        return file.metadata() or {}
+
+
 def read_bfloat16(path: Path) -> dict[str, np.ndarray]:
     """The bfloat16 arrays, as float32, of a file that `safe_open` has accepted: it cannot give them itself, for NumPy has no such type."""
     with open(path, "rb") as file:
@@ -161,16 +167,23 @@ def module_arrays(module) -> dict[str, np.ndarray]:
 
 
 def load_strict(module, arrays: Mapping[str, np.ndarray], source: str | Path) -> None:
-    """Puts `arrays` into a Jittor module, all or none of them. Parameters that were trainable stay so.
+    """Puts `arrays` into a Jittor module, all or none of them; see `load_vars`.
 
-    Raises UserError naming every missing, unexpected and mis-shaped array; `source` is what it calls them, a path as a
-    rule. PyTorch's batch counters (num_batches_tracked) are passed over: Jittor's BatchNorm has none.
+    PyTorch's batch counters (num_batches_tracked) are passed over: Jittor's BatchNorm has none.
+    """
+    arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
+    load_vars(module.state_dict(), arrays, source, type(module).__name__)
+
+
+def load_vars(weights: "Mapping[str, jt.Var]", arrays: Mapping[str, np.ndarray], source: str | Path, target: str) -> None:
+    """Puts `arrays` into the Vars of the same names, all or none of them. What was trainable stays so.
+
+    Raises UserError naming every missing, unexpected and mis-shaped array. `source` is what it calls them, a path as a rule, and `target`
+    what the Vars belong to.
     """
     import jittor as jt
 
-    arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
-    weights = module.state_dict()
-    check_fit({name: weight.shape for name, weight in weights.items()}, arrays, source, type(module).__name__)
+    check_fit({name: weight.shape for name, weight in weights.items()}, arrays, source, target)
     for name, weight in weights.items():
         trainable = not weight.is_stop_grad()
         weight.update(jt.array(arrays[name]).cast(weight.dtype))

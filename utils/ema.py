@@ -1,4 +1,4 @@
-"""Exponential moving average of a module's weights."""
+"""Exponential moving average of weights."""
 
 from contextlib import contextmanager
 
@@ -9,21 +9,21 @@ from utils.checkpoint import as_array, check_fit
 
 
 class EMA:
-    """Keeps average <- d * average + (1 - d) * weight for each parameter and buffer of a module.
+    """Keeps average <- d * average + (1 - d) * weight for each of a network's weights and buffers.
 
     The decay warms up, d = min(decay, (1 + step) / (10 + step)) (as in TensorFlow's ExponentialMovingAverage), so that
     the average soon forgets the random initialisation and is of use from the first validation on. The averages are Vars
     of their own, outside every graph.
     """
 
-    def __init__(self, module: jt.Module, decay: float = 0.9999):
+    def __init__(self, weights: dict[str, jt.Var], decay: float = 0.9999):
         self.decay = decay
-        self.weights = module.state_dict()
-        # By way of NumPy: an assigned or cloned Var would share its memory with the module's.
+        self.weights = weights
+        # By way of NumPy: an assigned or cloned Var would share its memory with the network's.
         self.averages = {name: jt.array(as_array(weight)).stop_grad() for name, weight in self.weights.items()}
 
     def update(self, step: int) -> None:
-        """Takes the module's present weights into the average. `step` counts from 0."""
+        """Takes the present weights into the average. `step` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, average in self.averages.items():
             average.update(average * decay + self.weights[name] * (1.0 - decay))
@@ -41,7 +41,7 @@ class EMA:
 
     @contextmanager
     def applied(self):
-        """Inside, the module holds the averaged weights; afterwards its own again, whatever happened to it inside."""
+        """Inside, the network holds the averaged weights; afterwards its own again, whatever happened to it inside."""
         held = {}
         for name, weight in self.weights.items():
             held[name] = self.averages[name].detach()

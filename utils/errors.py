@@ -1,6 +1,16 @@
 """Errors that are the user's to mend: told in a sentence, without a traceback."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "Unable to alloc",
+    "cudaErrorMemoryAllocation",
+    "ALLOC_FAILED",
+    "bad_alloc",
+)  # of CUDA, Jittor, cuDNN, C++
 
 
 class UserError(Exception):
@@ -15,6 +25,12 @@ class DiskError(UserError):
     status = 1
 
 
+class TrainingError(UserError):
+    """The work cannot go on, though the command was right: numbers are no numbers any more, or memory is short."""
+
+    status = 1
+
+
 def or_exit(function):
     """What `function` returns; a UserError it raises ends the process with its message on stderr and its exit status."""
     try:
@@ -22,3 +38,14 @@ def or_exit(function):
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.status) from None
+
+
+@contextmanager
+def telling_of_memory(advice: str) -> Iterator[None]:
+    """Turns what Jittor raises where memory is short into a TrainingError; `advice` says what takes less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise TrainingError(f"The device is out of memory: {advice}") from error

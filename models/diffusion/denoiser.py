@@ -2,8 +2,8 @@
 
 Guided sampling with one network call a step; `unet` and `conditions` stand for any network and its inputs:
 
-    branches = guidance_branches(mask_scale=3.0, reference_scale=1.5)
-    conditions = ...  # for each branch in turn, the whole batch with its mask and reference kept or dropped
+    branches = guidance_branches({"mask": 3.0, "reference": 1.5})
+    conditions = ...  # for each branch in turn, the whole batch with the conditions that the branch keeps
 
     def model(x, t):
         return guide(branches, unet(jt.concat([x] * len(branches)), t, conditions))
@@ -49,28 +49,24 @@ class Denoiser:
 
 
 class Branch(NamedTuple):
-    """One evaluation of the network for guidance: the weight of its output, and the conditions it keeps."""
+    """One evaluation of the network for guidance: the weight of its output, and the names of the conditions it keeps."""
 
     weight: float
-    use_mask: bool
-    use_reference: bool
+    kept: frozenset[str]
 
 
-def guidance_branches(mask_scale, reference_scale):
-    """The 1 to 3 evaluations that classifier-free guidance with a scale for each condition needs, as [Branch].
+def guidance_branches(scales: dict[str, float]) -> list[Branch]:
+    """The evaluations that classifier-free guidance with a scale for each condition needs.
 
-    With f(mask, reference) the network's output and 0 a dropped condition (Brooks et al. 2023, eq. 3):
+    With f(…) the network's output under the first conditions, in the order of `scales` (Brooks et al. 2023, eq. 3, for any number of them):
 
-        f(0, 0) + mask_scale (f(m, 0) - f(0, 0)) + reference_scale (f(m, r) - f(m, 0))
+        f() + scale_1 (f(c_1) - f()) + scale_2 (f(c_1, c_2) - f(c_1)) + …
 
-    A branch of weight 0 is left out: equal scales need two branches, both 1 only f(m, r). The weights add up to 1,
-    so the guided output means the same whatever the prediction type.
+    A branch of weight 0 is left out: of two equal scales the second needs none of its own, and scales of 1 need only f(c_1, c_2, …). The
+    weights add up to 1, so the guided output means the same whatever the prediction type.
     """
-    branches = (
-        Branch(float(1 - mask_scale), use_mask=False, use_reference=False),
-        Branch(float(mask_scale - reference_scale), use_mask=True, use_reference=False),
-        Branch(float(reference_scale), use_mask=True, use_reference=True),
-    )
+    names, steps = list(scales), [1.0, *scales.values(), 0.0]
+    branches = [Branch(float(steps[k] - steps[k + 1]), frozenset(names[:k])) for k in range(len(names) + 1)]
     return [branch for branch in branches if branch.weight != 0]
 
 

@@ -1,6 +1,6 @@
 """How far one set of pictures is from another by their Inception features: FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018).
 
-Features are arrays [N, D], of models/metrics/inception.py as a rule, in memory or mapped from a file; everything is computed in float64.
+Features are arrays [N, D], of models/networks/inception.py as a rule, in memory or mapped from a file; everything is computed in float64.
 """
 
 from collections.abc import Iterable

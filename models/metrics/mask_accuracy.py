@@ -1,18 +1,18 @@
 """Mask accuracy: the share of pixels in which a judge sees the class that the mask asks for. With it mean IoU, and both by class.
 
-The organisers' judge is a SegFormer whose weights were never published. Ours is one of a run's own (stage `segformer`), so that its numbers
+The organisers' judge is a SegFormer whose weights were never published. Ours is trained here (system `judge`), so that its numbers
 are to be compared among themselves: how well it does on real photos it never saw goes with them.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datasets.landscape import NUM_CLASSES
-from models.networks.pretrained import WEIGHTS, load_network, load_run
+from models.networks.pretrained import WEIGHTS, load_network
 from models.networks.segformer import SegformerConfig, SegformerForSemanticSegmentation, normalize, predict
+from models.training.run import Run, read_best
 from utils.errors import UserError
 from utils.image import resize
 
@@ -30,16 +30,19 @@ class Judge:
         return predict(self.network, normalize(small), size[::-1])
 
 
-def load_judge(run: Path) -> Judge:
+def judge_file(folder: Path) -> Path:
+    """The file that a run has when it has a judge."""
+    return folder / "best" / "segformer" / "config.json"
+
+
+def load_judge(run: Run) -> Judge:
     """The judge of lowest validation loss of a run. Raises UserError where the run has none."""
-    folder = run / "best" / "segformer"
-    try:
-        best = json.loads((run / "best" / "best.json").read_text())["segformer"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run} has no judge: train one with MainTrain.py --stage segformer --run {run.name}") from error
-    config = load_run(run)["config"]
+    folder = run.folder / "best" / "segformer"
+    best = read_best(run.folder).get("segformer")
+    if best is None or "segformer" not in run.options:
+        raise UserError(f"{run.folder} has no judge: train one with MainTrain.py --system judge")
     network = load_network(SegformerForSemanticSegmentation, SegformerConfig, folder)
-    return Judge(network, (config.width, config.height), folder / WEIGHTS, best["val_pixel_accuracy"])
+    return Judge(network, run.options["segformer"].size, folder / WEIGHTS, best["val_pixel_accuracy"])
 
 
 def confusion(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:

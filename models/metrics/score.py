@@ -1,7 +1,7 @@
 """The competition's score of a folder of pictures, and what belongs to it.
 
 Each metric is a function of the pictures that returns a `Metric`; METRICS lists them. What a metric has measured is kept in rows
-(models/metrics/rows.py), so that a second scoring takes seconds and one that was killed goes on.
+(utils/rows.py), so that a second scoring takes seconds and one that was killed goes on.
 """
 
 import math
@@ -20,7 +20,6 @@ from models.metrics.fid import bias_note, frechet_distance, kernel_distance, mom
 from models.metrics.mask_accuracy import Judge, by_class, confusion
 from models.metrics.reconstruction import psnr, ssim
 from models.metrics.report import write_report
-from models.metrics.rows import Rows, digest, measured, writable_folder
 from models.metrics.style import STYLE_METRICS, style_parts
 from models.networks.clip import clip_i, encode_images, load_clip
 from models.networks.inception import FEATURES, inception_features, load_inception
@@ -28,6 +27,7 @@ from models.networks.lpips import load_lpips, lpips
 from models.networks.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
 from utils.checkpoint import weights_in, write_json
 from utils.image import resize_mask
+from utils.rows import Rows, digest, measured, writable_folder
 
 SMALL = (256, 192)  # the size in which what the judge sees is kept for the report
 BATCH = 16  # pictures measured at once
@@ -173,7 +173,7 @@ def short(path: Path) -> str:
 # -------------------------------------------------------------------------------------------------------------- metrics
 
 
-NO_JUDGE = Metric(needs="a judge, trained with MainTrain.py --stage segformer")
+NO_JUDGE = Metric(needs="a judge, trained with MainTrain.py --system judge")
 TOO_FEW = Metric(needs="at least 2 pictures, and 2 photos")
 
 

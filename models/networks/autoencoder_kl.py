@@ -10,7 +10,7 @@ from jittor import nn
 
 from models.networks.attention import SpatialAttention
 from models.networks.layers import Conv2d, GroupNorm
-from models.networks.recompute import block
+from models.networks.recompute import recomputed
 from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 EPS = 1e-6  # of every group norm in the autoencoder
@@ -52,7 +52,7 @@ class Level(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         for resnet in self.resnets:
-            x = block(resnet, x)
+            x = recomputed(resnet, x)
         return x
 
 
@@ -66,7 +66,7 @@ class MidBlock(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         for layer in (self.resnets[0], self.attentions[0], self.resnets[1]):
-            x = block(layer, x)
+            x = recomputed(layer, x)
         return x
 
 
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         for i, level in enumerate(self.down_blocks):
             x = level(x)  # [B, C_i, H/2^i, W/2^i]
             if i < len(self.down_blocks) - 1:
-                x = block(level.downsamplers[0], x)
+                x = recomputed(level.downsamplers[0], x)
         x = self.mid_block(x)
         return self.conv_out(self.conv_norm_out(x))  # [B, 2·latent, H/f, W/f]
 
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         for i, level in enumerate(self.up_blocks):
             x = level(x)
             if i < len(self.up_blocks) - 1:
-                x = block(level.upsamplers[0], x)  # → [B, C_0, H, W]
+                x = recomputed(level.upsamplers[0], x)  # → [B, C_0, H, W]
         return self.conv_out(self.conv_norm_out(x))
 
 

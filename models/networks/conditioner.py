@@ -1,5 +1,7 @@
 """What the UNet is told: the mask, which keeps its place, and the reference photo, of which only the style is kept.
 
+Each condition has an encoder of its own, which gives a part of the `Conditions`; what several give of one kind is joined.
+
 The mask reaches the UNet twice. The share of every class in each latent cell is concatenated to the noisy latents, so that a pier one
 pixel of the working resolution wide is not lost in the 8-fold reduction, and features of a small convolutional encoder are added at the
 input of every level (in the manner of T2I-Adapter, Mou et al. 2023).
@@ -7,18 +9,21 @@ input of every level (in the manner of T2I-Adapter, Mou et al. 2023).
 The reference reaches it twice as well. Patches of its latents become tokens for cross-attention, without positions: a set of tokens
 cannot say where anything was. Statistics of its colours and latents join the time embedding.
 
-Either condition can be left out for guidance: an unknown mask has no class anywhere, an unknown reference is one learnt token.
+Any condition can be left out for guidance, picture by picture (`LEFT_OUT`): an unknown mask has no class anywhere, an unknown reference is
+one learnt token. A conditioner whose configuration names fewer conditions does without their encoders.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
+from typing import NamedTuple
 
 import jittor as jt
 import numpy as np
 from jittor import nn
 
 from models.networks.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
-from models.networks.recompute import block, recomputation
+from models.networks.recompute import recomputation, recomputed
 from models.ops.transpose import swap_last_axes
 
 UNKNOWN = 255  # mask value of a pixel without class
@@ -26,6 +31,7 @@ UNKNOWN = 255  # mask value of a pixel without class
 
 @dataclass
 class ConditionerConfig:
+    conditions: tuple[str, ...] = ("mask", "reference")  # keys of ENCODERS
     num_classes: int = 29
     downscale: int = 8  # pixels a side of one latent cell
     mask_channels: tuple[int, ...] = (32, 64, 128)  # of the mask encoder at 1/2, 1/4, … 1/downscale
@@ -39,6 +45,36 @@ class ConditionerConfig:
     def num_statistics(self) -> int:
         """Length of the vector that joins the time embedding: mean and std of each latent channel, colours, and whether it is known."""
         return 2 * self.latent_channels + self.num_color_statistics + 1
+
+
+class Conditions(NamedTuple):
+    """What the UNet is told; what no condition gives is None."""
+
+    shares: jt.Var | None = None  # of each class in each latent cell, [B, 29, h, w]: concatenated to the latents
+    level_features: list[jt.Var] | None = None  # for each UNet level, finest first, [B, C_i, h/2^i, w/2^i]: added to its input
+    tokens: jt.Var | None = None  # [B, M, cross_attention_dim]: attended to
+    statistics: jt.Var | None = None  # [B, S]: joins the time embedding
+
+
+def joined(parts: list[Conditions]) -> Conditions:
+    """The parts that several encoders give as one: tokens side by side, all else added up."""
+
+    first, *others = parts
+    for other in others:
+        first = Conditions(
+            shares=together(first.shares, other.shares, add),
+            level_features=together(first.level_features, other.level_features, lambda a, b: [x + y for x, y in zip(a, b, strict=True)]),
+            tokens=together(first.tokens, other.tokens, lambda a, b: jt.concat([a, b], dim=1)),
+            statistics=together(first.statistics, other.statistics, add),
+        )
+    return first
+
+
+def together(a, b, join):
+    """join(a, b) where both are given, else the one that is."""
+    if a is None or b is None:
+        return b if a is None else a
+    return join(a, b)
 
 
 def one_hot(mask: jt.Var, num_classes: int) -> jt.Var:
@@ -55,7 +91,7 @@ class MaskConv2d(Conv2d):
 
 
 class MaskEncoder(nn.Module):
-    """Masks [B, H, W] → class shares [B, 29, h, w] and one feature map a UNet level, [B, C_i, h/2^i, w/2^i]."""
+    """Masks uint8 [B, H, W], 0..28 and UNKNOWN where the class is not told → class shares, and one feature map a UNet level."""
 
     def __init__(self, config: ConditionerConfig):
         super().__init__()
@@ -68,21 +104,22 @@ class MaskEncoder(nn.Module):
         self.downsample = nn.ModuleList([Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1)])
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])
 
-    def execute(self, mask: jt.Var) -> tuple[jt.Var, list[jt.Var]]:
+    def execute(self, mask: jt.Var) -> Conditions:
         shares = cell_means(one_hot(mask, self._config.num_classes), self._config.downscale)  # [B, 29, h, w]
         with recomputation(True):  # one-hot maps are quickly made, and 116 times as large as the mask
-            x = nn.silu(block(self.reduce[0], mask))  # [B, C_0, H/2, W/2]
+            x = nn.silu(recomputed(self.reduce[0], mask))  # [B, C_0, H/2, W/2]
         for conv in list(self.reduce)[1:]:
             x = nn.silu(conv(x))  # → [B, C, h, w]
         features = [self.project[0](x)]
         for downsample, project in zip(self.downsample, list(self.project)[1:], strict=True):
             x = nn.silu(downsample(x))
             features.append(project(x))
-        return shares, features
+        return Conditions(shares=shares, level_features=features)
 
 
 class ReferenceEncoder(nn.Module):
-    """Reference latents [B, 4, h, w] → tokens [B, (h/p)(w/p), cross_attention_dim]. No positions: the tokens are a set."""
+    """Latents of the reference photo [B, 4, h, w], h and w multiples of the patch size, its colours and whether it is known → tokens and
+    statistics. The (h/p)(w/p) tokens have no positions: they are a set."""
 
     def __init__(self, config: ConditionerConfig):
         super().__init__()
@@ -93,49 +130,57 @@ class ReferenceEncoder(nn.Module):
         self.norm = LayerNorm(dim)
         self.unknown_token = jt.randn(1, 1, dim)
 
-    def execute(self, latents: jt.Var, known: jt.Var) -> jt.Var:
+    def execute(
+        self,
+        latents: jt.Var,
+        colors: jt.Var,  # color statistics [B, 54]
+        known: jt.Var,  # float32 [B], 1 where the reference is told, 0 where it is left out
+    ) -> Conditions:
+        flat = latents.reshape(*latents.shape[:2], -1)  # [B, 4, hw]
+        mean = flat.mean(dim=2)
+        std = ((flat - mean.unsqueeze(2)).sqr().mean(dim=2) + 1e-6).sqrt()
+        column = known.reshape(-1, 1)
+        statistics = jt.concat([jt.concat([mean, std, colors], dim=1) * column, column], dim=1)
+        return Conditions(tokens=self.tokens(latents, known.reshape(-1, 1, 1)), statistics=statistics)
+
+    def tokens(self, latents: jt.Var, known: jt.Var) -> jt.Var:
         x = self.patch_embed(latents)  # [B, D, h/p, w/p]
         x = swap_last_axes(x.reshape(x.shape[0], x.shape[1], -1))  # [B, N, D]
         x = x + self.fc2(nn.silu(self.fc1(x)))
-        known = known.reshape(-1, 1, 1)
         return self.norm(x) * known + self.unknown_token * (1 - known)
+
+
+ENCODERS = {"mask": MaskEncoder, "reference": ReferenceEncoder}  # by condition; what each is given, by the names of its arguments
+
+# What a condition's encoder is given where the condition is left out
+LEFT_OUT = {
+    "mask": lambda given: {"mask": np.full_like(given["mask"], UNKNOWN)},
+    "reference": lambda given: given | {"known": np.zeros_like(given["known"])},
+}
 
 
 class Conditioner(nn.Module):
     def __init__(self, config: ConditionerConfig):
         super().__init__()
         self._config = config
-        self.mask_encoder = MaskEncoder(config)
-        self.reference_encoder = ReferenceEncoder(config)
+        for name in config.conditions:
+            setattr(self, f"{name}_encoder", ENCODERS[name](config))
 
     @property
     def config(self) -> ConditionerConfig:
         return self._config
 
-    def execute(
-        self,
-        mask: jt.Var,  # uint8 [B, H, W]: 0..28, UNKNOWN where the class is not told
-        reference: jt.Var,  # latents of the reference photo [B, 4, h', w'], h' and w' multiples of the patch size
-        colors: jt.Var,  # color statistics of the reference photo [B, 54]
-        known: np.ndarray,  # [B], 1 where the reference is told, 0 where it is left out
-    ) -> dict[str, jt.Var]:
-        """Returns the UNet's conditions by the name of its argument, and `shares` [B, 29, h, w], to be concatenated to the latents."""
-        known = jt.array(np.asarray(known, np.float32))
-        shares, level_features = self.mask_encoder(mask)
-        flat = reference.reshape(*reference.shape[:2], -1)  # [B, 4, h'w']
-        mean = flat.mean(dim=2)
-        std = ((flat - mean.unsqueeze(2)).sqr().mean(dim=2) + 1e-6).sqrt()
-        column = known.reshape(-1, 1)
-        statistics = jt.concat([jt.concat([mean, std, colors], dim=1) * column, column], dim=1)
-        return {
-            "shares": shares,
-            "level_features": level_features,
-            "encoder_hidden_states": self.reference_encoder(reference, known),
-            "class_labels": statistics,
-        }
+    def execute(self, given: dict[str, dict[str, np.ndarray]]) -> Conditions:
+        """`given`: for each condition of the configuration, the arrays that its encoder takes."""
+        parts = []
+        for name in self.config.conditions:
+            arrays = {argument: jt.array(array) for argument, array in given[name].items()}
+            parts.append(getattr(self, f"{name}_encoder")(**arrays))
+        return joined(parts)
 
 
-def denoise(unet, sample: jt.Var, timestep: np.ndarray, conditions: dict[str, jt.Var]) -> jt.Var:
+def denoise(unet, sample: jt.Var, timestep: np.ndarray, conditions: Conditions) -> jt.Var:
     """The UNet's prediction [B, 4, h, w] for noisy latents of the same shape under a `Conditioner`'s conditions."""
-    conditions = dict(conditions)
-    return unet(jt.concat([sample, conditions.pop("shares")], dim=1), timestep, **conditions)
+    if conditions.shares is not None:
+        sample = jt.concat([sample, conditions.shares], dim=1)
+    return unet(sample, timestep, conditions.tokens, class_labels=conditions.statistics, level_features=conditions.level_features)

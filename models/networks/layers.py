@@ -124,3 +124,15 @@ def zeros_(layer: nn.Module) -> nn.Module:
     layer.weight.update(jt.zeros_like(layer.weight))
     layer.bias.update(jt.zeros_like(layer.bias))
     return layer
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Takes a network out of training: no gradient is kept for its weights, and a learner neither trains nor stores them.
+
+    Modules that are put into it afterwards, an adapter's, are not frozen.
+    """
+    for _, module in network.named_modules():
+        module._frozen = True
+    for parameter in network.parameters():
+        parameter.stop_grad()
+    return network

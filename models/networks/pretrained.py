@@ -1,7 +1,10 @@
 """Networks on disk, a folder each as diffusers has it: `config.json` and `diffusion_pytorch_model.safetensors`."""
 
 import json
+import os
 import re
+import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -9,38 +12,46 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from models.presets import Config
-from utils.checkpoint import load_frozen, load_strict, module_arrays, read_weights, write_json, write_safetensors
+from utils.checkpoint import load_frozen, load_strict, module_arrays, read_metadata, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def load_run(folder: Path) -> dict:
-    """What MainTrain.py wrote into `folder`/run.json: preset, seed and the like, and config as a Config. Raises UserError."""
-    path = folder / "run.json"
-    try:
-        stored = json.loads(path.read_text())
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()}
-        return {**stored, "config": Config(**values)}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): put it back, or begin anew with --restart") from error
+ATTEMPTS = 10  # to read networks that are just being written, a second apart
 
 
 def save_config(network: jt.Module, folder: Path) -> None:
     write_json(folder / "config.json", {"_class_name": type(network).__name__, **asdict(network.config)})
 
 
-def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path) -> None:
-    """Writes the network's configuration and `weights`, its own or an average of them."""
+def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path, step: int | None = None) -> None:
+    """Writes the network's configuration and `weights`, its own or an average of them; `step` says after which step of training."""
     save_config(network, folder)
-    write_safetensors(folder / WEIGHTS, weights)
+    write_safetensors(folder / WEIGHTS, weights, {} if step is None else {"step": str(step)})
+
+
+def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int) -> None:
+    """Writes networks with their weights, by name, as folders of `folder`. All are written beside first and then renamed in one go."""
+    beside = folder / ".incomplete"
+    shutil.rmtree(beside, ignore_errors=True)
+    for name, (network, weights) in networks.items():
+        save_network(network, weights, beside / name, step)
+    for name in networks:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for file in sorted((beside / name).iterdir()):
+            os.replace(file, folder / name / file.name)
+    shutil.rmtree(beside)
+
+
+def exported_step(folder: Path) -> int | None:
+    """The step of training that a network's folder was written after, or None."""
+    try:
+        return int(read_metadata(folder / WEIGHTS)["step"])
+    except (UserError, KeyError, ValueError):
+        return None
 
 
 def load_network(network_class: type, config_class: type, folder: Path) -> jt.Module:
-    """The network that `save_network` wrote. Raises UserError where the folder or a weight is missing or damaged."""
+    """The network that `save_network` wrote. Raises UserError where the folder or a weight is missing, damaged or not finite."""
     path = folder / "config.json"
     try:
         stored = json.loads(path.read_text())
@@ -49,10 +60,31 @@ def load_network(network_class: type, config_class: type, folder: Path) -> jt.Mo
         network = network_class(config_class(**values))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is missing: no trained {network_class.__name__} there. Train it with MainTrain.py first.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again, or train again with --restart") from error
-    load_frozen(network, read_weights(folder), folder)
+    weights = read_weights(folder)
+    wrong = [name for name, array in weights.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise UserError(
+            f"{folder} holds weights that are not finite ({', '.join(wrong[:3])} ...): its training has diverged, or it is damaged"
+        )
+    load_frozen(network, weights, folder)
     return network
+
+
+def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dict[str, jt.Module]:
+    """Networks by name, from folders of `folder` that were written together. Raises UserError where they are not of one step.
+
+    A run that is training may write them just now: then they are read again.
+    """
+    for _ in range(ATTEMPTS):
+        before = {exported_step(folder / name) for name in classes}
+        networks = {name: load_network(*network_and_config, folder / name) for name, network_and_config in classes.items()}
+        if len(before) == 1 and before == {exported_step(folder / name) for name in classes}:
+            return networks
+        time.sleep(1)
+    steps = ", ".join(f"{name} of step {exported_step(folder / name)}" for name in classes)
+    raise UserError(f"{folder} holds networks that do not belong together ({steps}): give the training command once more, which mends it")
 
 
 # Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)

@@ -1,7 +1,9 @@
 """Gradient checkpointing (Chen et al. 2016): what a block computes on the way is not kept for the gradient, but computed again in it.
 
-Within `recomputation` a network's blocks cost the memory of their inputs, and the time of a second forward pass. Sync the loss before
-asking for its gradient: Jittor would run both passes as one graph, in an order that holds more at once.
+    with recomputation(True):
+        y = recomputed(block, x)  # as block(x), in the memory of x and the time of a second forward pass
+
+Sync the loss before asking for its gradient: Jittor would run both passes as one graph, in an order that holds more at once.
 """
 
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ _recompute = False
 
 @contextmanager
 def recomputation(wanted: bool) -> Iterator[None]:
-    """Inside, `block` recomputes if `wanted`."""
+    """Inside, `recomputed` does what it says if `wanted`."""
     global _recompute
     outside, _recompute = _recompute, wanted
     try:
@@ -25,7 +27,12 @@ def recomputation(wanted: bool) -> Iterator[None]:
         _recompute = outside
 
 
-def block(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
+def recomputing() -> bool:
+    """What `recomputation` is set to."""
+    return _recompute
+
+
+def recomputed(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
     """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept. Integer inputs get no gradient."""
     if not _recompute or jt.flags.no_grad:
         return module(*inputs)
@@ -65,7 +72,7 @@ class Recomputed(jt.Function):
         inputs = [x.clone()._add_dependency([dy]) for x in self._given]
         wanted = [x.start_grad() for x in inputs if is_float(x)]
         self._given = None
-        with autocast(self._dtype):
+        with autocast(self._dtype), recomputation(False):  # once is enough for the blocks within
             y = self._compute(*inputs)
         gradients = iter(jt.grad(WithGradient(dy)(y), [*wanted, *self._weights], retain_graph=False))
         return tuple(next(gradients).stop_grad() if is_float(x) else None for x in (*inputs, *self._weights))

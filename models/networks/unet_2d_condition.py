@@ -9,7 +9,7 @@ from jittor import nn
 from models.networks.attention import Transformer2DModel
 from models.networks.embeddings import TimestepEmbedding, timestep_embedding
 from models.networks.layers import Conv2d, GroupNorm
-from models.networks.recompute import block
+from models.networks.recompute import recomputed
 from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 
@@ -56,8 +56,8 @@ class Level(nn.Module):
         self._attends = bool(heads)
 
     def layer(self, i: int, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
-        x = block(self.resnets[i], x, temb)
-        return block(self.attentions[i], x, context) if self._attends else x
+        x = recomputed(self.resnets[i], x, temb)
+        return recomputed(self.attentions[i], x, context) if self._attends else x
 
 
 class MidBlock(nn.Module):
@@ -70,8 +70,8 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([transformer(config, channels, config.heads[-1])])
 
     def execute(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
-        x = block(self.attentions[0], block(self.resnets[0], x, temb), context)
-        return block(self.resnets[1], x, temb)
+        x = recomputed(self.attentions[0], recomputed(self.resnets[0], x, temb), context)
+        return recomputed(self.resnets[1], x, temb)
 
 
 def transformer(config: UNet2DConditionConfig, channels: int, heads: int) -> Transformer2DModel:
@@ -137,11 +137,19 @@ class UNet2DConditionModel(nn.Module):
         class_labels: jt.Var | None = None,  # [B, projection_class_embeddings_input_dim]
         level_features: list[jt.Var] | None = None,  # for each level, finest first, what is added to its input
     ) -> jt.Var:
-        temb = self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0]))  # [B, 4·C_0]
-        if class_labels is not None:
-            temb = temb + self.class_embedding(class_labels)
-        context = encoder_hidden_states
+        temb, context = self.embed(timestep, class_labels), encoder_hidden_states
+        x, skips = self.down(sample, temb, context, level_features)
+        return self.up(self.middle(x, temb, context), skips, temb, context)
 
+    def embed(self, timestep: np.ndarray, class_labels: jt.Var | None) -> jt.Var:
+        """Timesteps [B] and the vectors that join them [B, S] → the embedding [B, 4·C_0] that every residual block takes."""
+        temb = self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0]))
+        return temb if class_labels is None else temb + self.class_embedding(class_labels)
+
+    def down(
+        self, sample: jt.Var, temb: jt.Var, context: jt.Var, level_features: list[jt.Var] | None = None
+    ) -> tuple[jt.Var, list[jt.Var]]:
+        """Noisy latents [B, C_in, h, w] → the coarsest features [B, C_n, h/2^n, w/2^n], and the skips that `up` takes, finest first."""
         x = self.conv_in(sample)  # [B, C_0, h, w]
         skips = []
         for i, level in enumerate(self.down_blocks):
@@ -152,14 +160,19 @@ class UNet2DConditionModel(nn.Module):
                 x = level.layer(j, x, temb, context)  # [B, C_i, h/2^i, w/2^i]
                 skips.append(x)
             if i < len(self.down_blocks) - 1:
-                x = block(level.downsamplers[0], x)
+                x = recomputed(level.downsamplers[0], x)
+        return x, skips
 
-        x = self.mid_block(x, temb, context)
+    def middle(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
+        """The coarsest features [B, C_n, h/2^n, w/2^n], once more."""
+        return self.mid_block(x, temb, context)
 
+    def up(self, x: jt.Var, skips: list[jt.Var], temb: jt.Var, context: jt.Var) -> jt.Var:
+        """The coarsest features and the skips of `down` → prediction [B, C_out, h, w], float32."""
+        skips = list(skips)
         for i, level in enumerate(self.up_blocks):
             for j in range(len(level.resnets)):
                 x = level.layer(j, jt.concat([x, skips.pop()], dim=1), temb, context)
             if i < len(self.up_blocks) - 1:
-                x = block(level.upsamplers[0], x)  # [B, C_i, 2h', 2w']
-
+                x = recomputed(level.upsamplers[0], x)  # [B, C_i, 2h', 2w']
         return self.conv_out(self.conv_norm_out(x)).float32()

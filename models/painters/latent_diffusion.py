@@ -9,65 +9,73 @@ import numpy as np
 from datasets.transforms import color_statistics, to_array, to_image
 from models.diffusion.denoiser import Denoiser, guidance_branches, guide
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
-from models.diffusion.schedule import NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import UNKNOWN, Conditioner, ConditionerConfig, denoise
-from models.networks.pretrained import load_network, load_run
+from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
+from models.networks.pretrained import load_network, load_networks
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from models.presets import Config
+from models.training.options import StageOptions
+from models.training.run import Run
+from utils.errors import UserError
+from utils.options import option
 
 
-def noise_schedule(config: Config) -> NoiseSchedule:
-    return NoiseSchedule.make(config.noise_schedule, rescale_zero_snr=bool(config.zero_snr))
+@dataclass(frozen=True)
+class PaintingOptions:
+    sampler: str = option("dpm++2m", "how noise becomes a picture", choices=SAMPLERS)
+    steps: int = option(25, "sampling steps", least=1)
+    guidance: float = option(3.0, "scale for the mask, 1 for none")
+    ref_guidance: float = option(1.5, "scale for the reference, 1 for none")
+    ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
+    tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
+
+    def faults(self) -> list[str]:
+        return ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
 
 
 @dataclass
 class LatentDiffusion:
-    config: Config
+    Options = PaintingOptions
+    marker = "unet"  # the network that a run has where it can be painted with
+
+    options: StageOptions  # of stage unet
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     conditioner: Conditioner
 
     @classmethod
-    def load(cls, folder: Path) -> "LatentDiffusion":
-        """From a run's folder, or from `best` in it: the autoencoder is the run's in both cases, as the UNet has learnt its latents.
+    def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
+        """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents.
 
         Raises UserError where something is missing or damaged.
         """
-        run = folder.parent if folder.name == "best" else folder
-        return cls(
-            load_run(run)["config"],
-            load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae"),
-            load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / "unet"),
-            load_network(Conditioner, ConditionerConfig, folder / "conditioner"),
-        )
+        vae = load_network(AutoencoderKL, AutoencoderKLConfig, run.folder / "vae")
+        if vae.config.scaling_factor is None:
+            raise UserError(f"{run.folder / 'vae'} has been trained anew, and the UNet not yet: go on with MainTrain.py")
+        classes = {"unet": (UNet2DConditionModel, UNet2DConditionConfig), "conditioner": (Conditioner, ConditionerConfig)}
+        return cls(run.options["unet"], vae, **load_networks(classes, weights))
 
-    def generate(
-        self,
-        masks: np.ndarray,  # uint8 [B, H, W], values 0..28
-        references: np.ndarray,  # uint8 [B, H, W, 3]
-        seeds: list[int],  # one a picture, not negative
-        sampler: str,  # a key of SAMPLERS
-        steps: int,
-        guidance: float,  # scale for the mask; 1: none
-        ref_guidance: float,  # scale for the reference; 1: none
-        ref_start: float = 1.0,  # below 1, start from the reference's latents noised to this share of the process
-        tile: int | None = None,  # pixels a side of what is decoded at once; None: the picture
-    ) -> np.ndarray:
-        """Pictures uint8 [B, H, W, 3]. A picture depends on its own mask, reference and seed alone."""
-        schedule = noise_schedule(self.config)
-        timesteps = sampling_timesteps(schedule, steps, ref_start)
-        branches = guidance_branches(guidance, ref_guidance)
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the pictures."""
+        return self.options.size
+
+    def paint(self, masks: np.ndarray, references: np.ndarray, seeds: list[int], options: PaintingOptions) -> np.ndarray:
+        """Pictures uint8 [B, H, W, 3], each by its own mask, reference and seed alone.
+
+        masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative.
+        """
+        schedule = self.options.schedule
+        timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
+        branches = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
         with jt.no_grad():
             # one by one, as below: full-size feature maps of a whole batch would be the most memory that sampling takes
-            latents = jt.concat([jt.array(self.vae.encode(jt.array(photo[None]))[0].numpy()) for photo in to_array(references)])
+            latents = np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(references)])
             colors = np.stack([color_statistics(photo) for photo in references])
-            conditions = self.conditioner(
-                jt.array(np.concatenate([masks if branch.use_mask else np.full_like(masks, UNKNOWN) for branch in branches])),
-                jt.concat([latents] * len(branches)),
-                jt.array(np.concatenate([colors] * len(branches))),
-                np.repeat([branch.use_reference for branch in branches], len(masks)),
-            )
+            told = {
+                "mask": {"mask": masks},
+                "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
+            }
+            conditions = self.conditioner(side_by_side([kept(told, branch.kept) for branch in branches]))
 
             def model(x: jt.Var, t: int) -> jt.Var:
                 timestep = np.full(len(branches) * len(masks), t)
@@ -75,14 +83,29 @@ class LatentDiffusion:
 
             noise = seeded_noise(seeds, latents.shape[1:])
             first = noise(0)
-            x = jt.array(first) if ref_start == 1 else jt.array(schedule.add_noise(latents.numpy(), first, timesteps[0]))
-            denoiser = Denoiser(model, schedule, self.config.prediction_type)
-            for x in SAMPLERS[sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
+            x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
+            denoiser = Denoiser(model, schedule, self.options.prediction_type)
+            for x in SAMPLERS[options.sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
                 x.sync()
-            return np.concatenate([to_image(self.decode(latent, tile)) for latent in x.split(1)])
+            if not np.isfinite(x.numpy()).all():
+                raise UserError("Sampling has left the range of numbers: take smaller scales of guidance (--guidance, --ref_guidance)")
+            return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
 
-    def decode(self, latent: jt.Var, tile: int | None) -> np.ndarray:
+    def decode(self, latent: jt.Var, tile: int) -> np.ndarray:
         """One picture [1, 3, H, W], nominally −1..1."""
-        if tile is None:
+        if not tile:
             return self.vae.decode(latent).numpy()
         return self.vae.decode_in_tiles(latent, tile // self.vae.config.downscale)
+
+
+def kept(told: dict[str, dict[str, np.ndarray]], names: frozenset[str]) -> dict[str, dict[str, np.ndarray]]:
+    """What a conditioner is given where only the conditions of these names are told."""
+    return {name: arrays if name in names else LEFT_OUT[name](arrays) for name, arrays in told.items()}
+
+
+def side_by_side(branches: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
+    """What a conditioner is given for several branches as one batch."""
+    return {
+        name: {argument: np.concatenate([branch[name][argument] for branch in branches]) for argument in arrays}
+        for name, arrays in branches[0].items()
+    }

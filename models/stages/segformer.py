@@ -1,5 +1,6 @@
 """Stage `segformer`: the judge of mask accuracy, trained on the photos and masks alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
@@ -8,23 +9,30 @@ import numpy as np
 from datasets.landscape import NUM_CLASSES, read_image, read_mask
 from datasets.pairs import Pair
 from datasets.transforms import random_flip
+from models.losses.segmentation import negative_log_likelihood
 from models.networks.conditioner import UNKNOWN, one_hot
 from models.networks.layers import cell_means
 from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
-from models.presets import Config
 from models.training.learner import Learner
+from models.training.options import StageOptions
 from utils import parallel
 from utils.image import colorize_mask, resize, resize_mask
+from utils.options import option
 
 ZOOM = 0.75, 2.0  # of a random crop: below 1 the photo is smaller than the crop
 TONE = 0.3  # gains, gammas and saturation are changed by factors up to e^±TONE
 
 
+@dataclass(frozen=True)
+class SegformerOptions(StageOptions):
+    network: str = option("b2", "size of the network", choices=SEGFORMERS, fixed=True)
+
+
 class AugmentedPairs:
     """Photos with masks, normalised; randomly cropped, flipped and coloured unless `whole`."""
 
-    def __init__(self, pairs: list[Pair], config: Config, whole: bool):
-        self.pairs, self.size, self.whole = pairs, (config.width, config.height), whole
+    def __init__(self, pairs: list[Pair], size: tuple[int, int], whole: bool):
+        self.pairs, self.size, self.whole = pairs, size, whole
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,27 +72,29 @@ def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class SegformerStage:
     name = "segformer"
     builds_on = ()
+    networks = ("segformer",)
     columns = ("photo", "mask", "prediction")
+    Options = SegformerOptions
 
-    def __init__(self, config: Config, run: Path):
-        self.config = config
-        self.segformer = SegformerForSemanticSegmentation(SEGFORMERS[config.segformer])
-        self.learner = Learner({"segformer": self.segformer}, config, config.segformer_lr, config.segformer_steps)
-        self.steps, self.batch_size = config.segformer_steps, config.segformer_batch_size
+    def __init__(self, options: SegformerOptions, folder: Path):
+        self.options = options
+        self.segformer = SegformerForSemanticSegmentation(SEGFORMERS[options.network])
+        self.learners = {"segformer": Learner({"segformer": self.segformer}, options.recipe)}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[AugmentedPairs, AugmentedPairs]:
-        return AugmentedPairs(train, self.config, whole=False), AugmentedPairs(validation, self.config, whole=True)
+        return AugmentedPairs(train, self.options.size, whole=False), AugmentedPairs(validation, self.options.size, whole=True)
+
+    def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
+        return self.learners["segformer"].step(self.losses, batches, step)
 
     def losses(self, batch: dict[str, np.ndarray], training: bool = True) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the cross-entropy of cells of 4x4 pixels against their shares of each class."""
         logits = self.segformer(jt.array(batch["image"]), training).float32()  # [B, 29, h, w]
         shares = cell_means(one_hot(jt.array(batch["mask"]), NUM_CLASSES), batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
-        logits = logits - logits.max(dim=1, keepdims=True)
-        log_likelihood = (shares * (logits - logits.exp().sum(dim=1, keepdims=True).log())).sum()
         total = shares.sum()
         if training:
             (total,) = parallel.mean([total])  # a process whose masks leave more unknown weighs less
-        return {"loss": -log_likelihood / (total + 1e-6)}
+        return {"loss": negative_log_likelihood(logits, shares) / (total + 1e-6)}
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
         """The loss, and the share of pixels whose class is the mask's."""
@@ -94,10 +104,12 @@ class SegformerStage:
             "val_pixel_accuracy": float((predicted == batch["mask"]).mean()),
         }
 
+    def better(self, metrics: dict[str, float]) -> float:
+        return metrics["val_loss"]
+
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`."""
-        size = (self.config.width, self.config.height)
-        photos = np.stack([read_image(pair.image, size) for pair in pairs])
-        masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
+        photos = np.stack([read_image(pair.image, self.options.size) for pair in pairs])
+        masks = np.stack([read_mask(pair.mask, self.options.size) for pair in pairs])
         predicted = predict(self.segformer, normalize(photos))
         return [list(row) for row in zip(photos, colorize_mask(masks), colorize_mask(predicted), strict=True)]

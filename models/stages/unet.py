@@ -1,5 +1,7 @@
 """Stage `unet`: the UNet and its conditioner, on the latents of the frozen autoencoder."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
@@ -8,40 +10,112 @@ import numpy as np
 from datasets.landscape import read_image, read_mask
 from datasets.pairs import Pair
 from datasets.transforms import random_crop
+from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import UNKNOWN, Conditioner, denoise
+from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
 from models.networks.pretrained import load_network, save_config
-from models.networks.unet_2d_condition import UNet2DConditionModel
-from models.painters.latent_diffusion import LatentDiffusion, noise_schedule
-from models.presets import Config, conditioner_config, unet_config
+from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.stages.latents import Latents, cache_latents
 from models.training.learner import Learner
+from models.training.options import StageOptions
 from utils import parallel
 from utils.image import colorize_mask
+from utils.options import option
+
+PREVIEW = PaintingOptions(steps=20)
+
+
+@dataclass(frozen=True)
+class UNetOptions(StageOptions):
+    channels: tuple[int, ...] = option((320, 640, 1280, 1280), "channels of each level, finest first", least=1, fixed=True)
+    layers: int = option(2, "residual blocks a level", least=1, fixed=True)
+    attention: tuple[int, ...] = option((1, 1, 1, 0), "1 for each level that has attention", choices=(0, 1), fixed=True)
+    heads: int = option(8, "of attention", least=1, fixed=True)
+    norm_groups: int = option(32, "of every group norm", least=1, fixed=True)
+    cross_attention_dim: int = option(768, "channels of a reference token", least=1, fixed=True)
+    mask_channels: tuple[int, ...] = option((32, 64, 128), "of the mask encoder", least=1, fixed=True)
+    patch_size: int = option(4, "latent cells a side of one reference token", least=1, fixed=True)
+    noise_schedule: str = option("scaled_linear", "how noise grows with the timestep", choices=NOISE_SCHEDULES, fixed=True)
+    zero_snr: int = option(1, "1: the last timestep is pure noise (Lin et al. 2023); 0: it is not quite", choices=(0, 1), fixed=True)
+    prediction_type: str = option("v_prediction", "what the network predicts", choices=PREDICTION_TYPES, fixed=True)
+    min_snr_gamma: float = option(5.0, "bound of the Min-SNR weights (Hang et al. 2023)", least=1e-6)
+    drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three", least=0, most=1 / 3)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.make(self.noise_schedule, rescale_zero_snr=bool(self.zero_snr))
+
+    def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
+        return ConditionerConfig(
+            downscale=vae.downscale,
+            mask_channels=self.mask_channels,
+            level_channels=(self.channels[0], *self.channels[:-1]),
+            latent_channels=vae.latent_channels,
+            patch_size=self.patch_size,
+            cross_attention_dim=self.cross_attention_dim,
+        )
+
+    def network(self, vae: AutoencoderKLConfig) -> UNet2DConditionConfig:
+        conditioner = self.conditioner(vae)
+        return UNet2DConditionConfig(
+            in_channels=vae.latent_channels + conditioner.num_classes,
+            out_channels=vae.latent_channels,
+            block_out_channels=self.channels,
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in self.attention[::-1]),
+            layers_per_block=self.layers,
+            norm_num_groups=self.norm_groups,
+            cross_attention_dim=self.cross_attention_dim,
+            attention_head_dim=self.heads,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=conditioner.num_statistics,
+        )
+
+    def faults(self, others: dict[str, StageOptions]) -> list[str]:
+        f, levels = others["vae"].network.downscale, len(self.channels)
+        cell, token = f * math.lcm(2 ** (levels - 1), self.patch_size), f * self.patch_size
+        faults = [
+            f"--unet_{side} {getattr(self, side)} is not a multiple of {cell}" for side in ("width", "height") if getattr(self, side) % cell
+        ]
+        faults += [
+            f"--unet_{side} {getattr(self, side)} must be more than one reference token, {token} pixels"
+            for side in ("width", "height")
+            if getattr(self, side) <= token
+        ]
+        for name, count in (("norm_groups", self.norm_groups), ("heads", self.heads)):
+            faults += [f"--unet_channels: {width} is not a multiple of --unet_{name} {count}" for width in self.channels if width % count]
+        if len(self.attention) != levels:
+            faults.append(f"--unet_attention has {len(self.attention)} values for {levels} levels")
+        if 2 ** len(self.mask_channels) != f:
+            faults.append(f"--unet_mask_channels has {len(self.mask_channels)} values; one for each halving down to 1/{f} is needed")
+        if self.prediction_type == "epsilon" and self.zero_snr:
+            faults.append("--unet_prediction_type epsilon says nothing of pure noise: give --unet_zero_snr 0 too")
+        return faults
 
 
 class LatentPairs:
     """Latents, masks and references of photos, with all the chance of a training example. A photo is its own reference."""
 
-    def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, config: Config, drop: float):
+    def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, options: UNetOptions, drop: float):
         self.pairs, self.latents, self.scaling_factor = pairs, latents, np.float32(scaling_factor)
-        self.config, self.drop = config, drop
-        self.timesteps = noise_schedule(config).num_train_timesteps
+        self.options, self.drop = options, drop
+        self.timesteps = options.schedule.num_train_timesteps
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def posterior(self, index: int, flip: int) -> np.ndarray:
         """Mean and standard deviation, float32 [2, 4, h, w], of the scaled latents of a photo or of its mirror image."""
-        return self.latents.posteriors[index, flip].astype(np.float32) * self.scaling_factor
+        return self.latents.posterior(index, flip) * self.scaling_factor
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """latent and noise: float32 [4, h, w]; timestep: int; mask: uint8 [H, W]; reference: float32 [4, h', w']; colors: [54];
         known: 1, or 0 where the reference is left out. A mask that is left out is UNKNOWN everywhere."""
-        c, p = self.config, self.config.patch_size
+        p = self.options.patch_size
         flip = int(rng.integers(2))
         mean, std = self.posterior(index, flip)
-        mask = read_mask(self.pairs[index].mask, (c.width, c.height))
+        mask = read_mask(self.pairs[index].mask, self.options.size)
         mask = np.ascontiguousarray(mask[:, ::-1] if flip else mask)
         # The reference must not give the layout away: a crop whose patches lie elsewhere than the picture's, flipped on its own account.
         # That the patches are shuffled needs no doing, for the reference encoder knows no positions.
@@ -49,76 +123,87 @@ class LatentPairs:
         reference = random_crop(reference, reference.shape[1] - p, reference.shape[2] - p, rng)
         chance = rng.random() / self.drop if self.drop else 3.0
         drop_mask, drop_reference = chance < 2, 1 <= chance < 3  # in [0, 1) mask alone, [1, 2) both, [2, 3) reference alone
-        return {
+        example = {
             "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
             "noise": rng.standard_normal(mean.shape, np.float32),
             "timestep": np.array(rng.integers(self.timesteps)),
-            "mask": np.full_like(mask, UNKNOWN) if drop_mask else mask,
+            "mask": mask,
             "reference": np.ascontiguousarray(reference),
-            "colors": self.latents.colors[index],
-            "known": np.array(0.0 if drop_reference else 1.0, np.float32),
+            "colors": self.latents.colors(index),
+            "known": np.array(1.0, np.float32),
         }
+        for name, dropped in (("mask", drop_mask), ("reference", drop_reference)):
+            example |= LEFT_OUT[name](example) if dropped else {}
+        return example
 
 
 class UNetStage:
     name = "unet"
     builds_on = ("vae",)
+    networks = ("unet", "conditioner")
     columns = ("mask", "reference", "result", "truth")
+    Options = UNetOptions
 
-    def __init__(self, config: Config, run: Path):
-        self.config, self.run = config, run
-        self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae")
-        self.unet = UNet2DConditionModel(unet_config(config))
-        self.conditioner = Conditioner(conditioner_config(config))
-        networks = {"unet": self.unet, "conditioner": self.conditioner}
-        self.learner = Learner(networks, config, config.unet_lr, config.unet_steps)
-        self.schedule = noise_schedule(config)
-        self.steps, self.batch_size = config.unet_steps, config.unet_batch_size
+    def __init__(self, options: UNetOptions, folder: Path):
+        self.options, self.folder = options, folder
+        self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
+        self.unet = UNet2DConditionModel(options.network(self.vae.config))
+        self.conditioner = Conditioner(options.conditioner(self.vae.config))
+        self.learners = {"unet": Learner({"unet": self.unet, "conditioner": self.conditioner}, options.recipe)}
+        self.schedule = options.schedule
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Encodes what is not in the cache, which takes minutes the first time, and measures the scale of the latents if nobody has."""
-        size = (self.config.width, self.config.height)
-        latents, val_latents = (cache_latents(self.vae, pairs, size, self.run / "latents") for pairs in (train, validation))
+        latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
         if self.vae.config.scaling_factor is None:
             self.vae.config.scaling_factor = latents.scaling_factor()
             if parallel.MAIN:
-                save_config(self.vae, self.run / "vae")
+                save_config(self.vae, self.folder / "vae")
         scale = self.vae.config.scaling_factor
         return (
-            LatentPairs(train, latents, scale, self.config, drop=self.config.drop),
-            LatentPairs(validation, val_latents, scale, self.config, drop=0),
+            LatentPairs(train, latents, scale, self.options, drop=self.options.drop),
+            LatentPairs(validation, val_latents, scale, self.options, drop=0),
         )
+
+    def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
+        return self.learners["unet"].step(self.losses, batches, step)
 
     def losses(self, batch: dict[str, np.ndarray]) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023)."""
         t = batch["timestep"]
         latent, noise = batch["latent"], batch["noise"]
-        conditions = self.conditioner(jt.array(batch["mask"]), jt.array(batch["reference"]), jt.array(batch["colors"]), batch["known"])
+        conditions = self.conditioner(
+            {
+                "mask": {"mask": batch["mask"]},
+                "reference": {"latents": batch["reference"], "colors": batch["colors"], "known": batch["known"]},
+            }
+        )
         output = denoise(self.unet, jt.array(self.schedule.add_noise(latent, noise, t)), t, conditions)
-        target = jt.array(self.schedule.target(latent, noise, t, self.config.prediction_type))
+        target = jt.array(self.schedule.target(latent, noise, t, self.options.prediction_type))
         error = (output - target).sqr().mean(dims=(1, 2, 3))  # [B]
-        weight = self.schedule.min_snr_weight(t, self.config.prediction_type, self.config.min_snr_gamma).reshape(-1)
+        weight = self.schedule.min_snr_weight(t, self.options.prediction_type, self.options.min_snr_gamma).reshape(-1)
         return {"loss": (error * jt.array(weight)).mean(), "mse": error.mean()}
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
         """The loss with the right conditions, with another picture's mask, and with another picture's reference."""
 
-        def other(*names: str) -> dict[str, np.ndarray]:
-            return batch | {name: np.roll(batch[name], 1, axis=0) for name in names}
+        def loss(*others: str) -> float:
+            changed = {name: np.roll(batch[name], 1, axis=0) for name in others}
+            return float(self.losses(batch | changed)["loss"].item())
 
-        return {
-            "val_loss": float(self.losses(batch)["loss"].item()),
-            "val_loss_other_mask": float(self.losses(other("mask"))["loss"].item()),
-            "val_loss_other_reference": float(self.losses(other("reference", "colors"))["loss"].item()),
-        }
+        metrics = {"val_loss": loss()}
+        if len(batch["mask"]) > 1:  # a single picture has no other
+            metrics |= {"val_loss_other_mask": loss("mask"), "val_loss_other_reference": loss("reference", "colors")}
+        return metrics
+
+    def better(self, metrics: dict[str, float]) -> float:
+        return metrics["val_loss"]
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo."""
-        size = (self.config.width, self.config.height)
-        masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
-        photos = np.stack([read_image(pair.image, size) for pair in pairs])
+        masks = np.stack([read_mask(pair.mask, self.options.size) for pair in pairs])
+        photos = np.stack([read_image(pair.image, self.options.size) for pair in pairs])
         references = np.roll(photos, -1, axis=0)
-        results = LatentDiffusion(self.config, self.vae, self.unet, self.conditioner).generate(
-            masks, references, seeds=list(range(len(pairs))), sampler="dpm++2m", steps=20, guidance=3.0, ref_guidance=1.5
-        )
+        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner)
+        results = painter.paint(masks, references, seeds=list(range(len(pairs))), options=PREVIEW)
         return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]

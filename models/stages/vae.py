@@ -1,6 +1,7 @@
 """Stage `vae`: the autoencoder alone, on random crops."""
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
@@ -9,31 +10,74 @@ import numpy as np
 from datasets.landscape import read_image
 from datasets.pairs import Pair
 from datasets.transforms import random_crop, random_flip, to_array, to_image
-from models.networks.autoencoder_kl import AutoencoderKL
-from models.networks.layers import cell_means, zeros_
-from models.presets import Config, vae_config
+from models.losses.reconstruction import kl_divergence, l1, tone
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.layers import zeros_
 from models.training.learner import Learner
+from models.training.options import StageOptions
+from utils.options import option
 
 LOGVAR_BOUND = 10.0  # beyond e^±5 a posterior's std is noise or nothing: the sampled latents and the KL stay bounded
+
+
+@dataclass(frozen=True)
+class VAEOptions(StageOptions):
+    channels: tuple[int, ...] = option(
+        (128, 256, 512, 512), "channels of each level, finest first; n levels reduce 2^(n-1)-fold", least=12, fixed=True
+    )
+    layers: int = option(2, "residual blocks a level", least=1, fixed=True)
+    latent_channels: int = option(4, "channels of the latents", least=3, fixed=True)
+    norm_groups: int = option(32, "of every group norm", least=1, fixed=True)
+    kl_weight: float = option(1e-4, "weight of the KL divergence, a mean over latents, against a mean absolute error", least=0)
+    crop_width: int = option(256, "it is trained on random crops of this size", least=1)
+    crop_height: int = option(256, "of the same", least=1)
+
+    @property
+    def network(self) -> AutoencoderKLConfig:
+        return AutoencoderKLConfig(
+            block_out_channels=self.channels,
+            layers_per_block=self.layers,
+            latent_channels=self.latent_channels,
+            norm_num_groups=self.norm_groups,
+            scaling_factor=None,  # measured on the training set when the autoencoder is done
+        )
+
+    def faults(self, others: dict[str, StageOptions]) -> list[str]:
+        cell = self.network.downscale
+        faults = [
+            f"--vae_{name} {getattr(self, name)} is not a multiple of {cell}"
+            for name in ("width", "height", "crop_width", "crop_height")
+            if getattr(self, name) % cell
+        ]
+        faults += [
+            f"--vae_crop_{side} {getattr(self, f'crop_{side}')} is more than --vae_{side} {getattr(self, side)}"
+            for side in ("width", "height")
+            if getattr(self, f"crop_{side}") > getattr(self, side)
+        ]
+        return faults + [
+            f"--vae_channels: {width} is not a multiple of --vae_norm_groups {self.norm_groups}"
+            for width in self.channels
+            if width % self.norm_groups
+        ]
 
 
 class PhotoCrops:
     """Random crops, or whole photos where `whole`, with the noise that samples their posterior."""
 
-    def __init__(self, pairs: list[Pair], config: Config, whole: bool):
-        self.pairs, self.config, self.whole = pairs, config, whole
-        self.downscale = vae_config(config).downscale
+    def __init__(self, pairs: list[Pair], options: VAEOptions, whole: bool):
+        self.pairs, self.options, self.whole = pairs, options, whole
+        self.downscale = options.network.downscale
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """image: float32 [3, h, w] in −1..1; noise: float32 [4, h/f, w/f]."""
-        c = self.config
-        image = to_array(read_image(self.pairs[index].image, (c.width, c.height)))
+        options = self.options
+        image = to_array(read_image(self.pairs[index].image, options.size))
         if not self.whole:
-            image = random_flip(random_crop(image, c.crop_height, c.crop_width, rng), rng)
-        size = (c.latent_channels, image.shape[1] // self.downscale, image.shape[2] // self.downscale)
+            image = random_flip(random_crop(image, options.crop_height, options.crop_width, rng), rng)
+        size = (options.latent_channels, image.shape[1] // self.downscale, image.shape[2] // self.downscale)
         return {"image": np.ascontiguousarray(image), "noise": rng.standard_normal(size, np.float32)}
 
 
@@ -101,17 +145,21 @@ def edited(layer: jt.Module):
 class VAEStage:
     name = "vae"
     builds_on = ()
-    columns = ("photo", "reconstruction")  # of the preview
+    networks = ("vae",)
+    columns = ("photo", "reconstruction")
+    Options = VAEOptions
 
-    def __init__(self, config: Config, run: Path):
-        self.config = config
-        self.vae = AutoencoderKL(vae_config(config))
+    def __init__(self, options: VAEOptions, folder: Path):
+        self.options = options
+        self.vae = AutoencoderKL(options.network)
         start_as_averages(self.vae)
-        self.learner = Learner({"vae": self.vae}, config, config.vae_lr, config.vae_steps)
-        self.steps, self.batch_size = config.vae_steps, config.vae_batch_size
+        self.learners = {"vae": Learner({"vae": self.vae}, options.recipe)}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
-        return PhotoCrops(train, self.config, whole=False), PhotoCrops(validation, self.config, whole=True)
+        return PhotoCrops(train, self.options, whole=False), PhotoCrops(validation, self.options, whole=True)
+
+    def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
+        return self.learners["vae"].step(self.losses, batches, step)
 
     def losses(self, batch: dict[str, np.ndarray]) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: |x − x̂| + |mean over a cell of x − x̂| + β KL(q(z|x) ‖ N(0, 1)).
@@ -125,14 +173,10 @@ class VAEStage:
         std = jt.exp(0.5 * logvar)
         reconstruction = self.vae.reconstruct(mean + std * noise)
         error = reconstruction - image
-        l1 = error.abs().mean()
-        tone = cell_means(error, self.vae.config.downscale).abs().mean()
-        kl = 0.5 * (mean.sqr() + std.sqr() - 1 - logvar).mean()
+        parts = {"l1": l1(error), "tone": tone(error, self.vae.config.downscale), "kl": kl_divergence(mean, std, logvar)}
         return {
-            "loss": l1 + tone + self.config.kl_weight * kl,
-            "l1": l1,
-            "tone": tone,
-            "kl": kl,
+            "loss": parts["l1"] + parts["tone"] + self.options.kl_weight * parts["kl"],
+            **parts,
             "psnr": -10 * jt.log(error.sqr().mean() / 4) / np.log(10),  # dB; the range of values is 2
             "posterior_mean_rms": mean.sqr().mean().sqrt(),
             "posterior_std": std.mean(),
@@ -151,8 +195,11 @@ class VAEStage:
             "val_posterior_std": float(np.exp(0.5 * logvar.numpy()).mean()),
         }
 
+    def better(self, metrics: dict[str, float]) -> float:
+        return metrics["val_loss"]
+
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`."""
-        photos = np.stack([read_image(pair.image, (self.config.width, self.config.height)) for pair in pairs])
+        photos = np.stack([read_image(pair.image, self.options.size) for pair in pairs])
         mean, _ = self.vae.posterior(jt.array(to_array(photos)))
         return [list(row) for row in zip(photos, to_image(self.vae.reconstruct(mean).numpy()), strict=True)]

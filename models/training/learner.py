@@ -1,65 +1,122 @@
-"""Networks that are trained together by one optimizer, with their averaged weights: what a stage is made of."""
+"""Networks that are trained together by one optimizer, with their averaged weights: what a stage learns with."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
 
+from models.networks.layers import compute_dtype
 from models.networks.pretrained import initialise
-from models.presets import Config
-from utils.checkpoint import load_strict, module_arrays
+from models.networks.recompute import recomputing
+from utils import parallel
+from utils.checkpoint import load_vars, module_arrays
 from utils.ema import EMA
-from utils.lr_schedule import warmup_cosine
+from utils.errors import TrainingError
 from utils.optimizer import AdamW
+
+FAILURES = 100  # steps in a row without a finite gradient, after which nobody waits for a better one
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set of networks is trained."""
+
+    lr: Callable[[int], float]  # of the step, counted from 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    max_norm: float = 1.0  # gradients are clipped to this norm
+    ema: float | None = 0.9999  # decay of the averaged weights; None: no averages
 
 
 class Learner:
-    def __init__(self, networks: dict[str, jt.Module], config: Config, lr: float, steps: int):
-        self.networks = networks
-        self.config, self.lr, self.steps = config, lr, steps
-        self.averages = {name: EMA(network, config.ema) for name, network in networks.items()}
-        parameters = [(f"{name}.{key}", var) for name, network in networks.items() for key, var in network.named_parameters()]
-        self.optimizer = AdamW(parameters, weight_decay=config.weight_decay)
+    """Networks, their averages and one AdamW. What is frozen in them (models.networks.layers.freeze) is neither trained nor stored.
 
-    def update(self, losses: Iterable[jt.Var], step: int) -> dict[str, float]:
-        """One step of the optimizer and of the averages by the mean of `losses` (one a micro-batch); returns what to log."""
-        lr = warmup_cosine(step, self.lr, self.config.warmup, self.steps)
-        norm = self.optimizer.step(losses, lr, self.config.max_norm)
+    Inside `autocast("float16")` the loss is scaled; inside `recomputation` its graph is run before its gradient is asked for.
+    """
+
+    def __init__(self, networks: dict[str, jt.Module], recipe: Recipe):
+        self.networks, self.recipe = networks, recipe
+        self.weights = {name: kept(network) for name, network in networks.items()}
+        self.averages = {name: EMA(weights, recipe.ema) for name, weights in self.weights.items()} if recipe.ema is not None else {}
+        parameters = [(f"{name}.{key}", var) for name, network in networks.items() for key, var in network.named_parameters()]
+        self.optimizer = AdamW(parameters, betas=recipe.betas, weight_decay=recipe.weight_decay)
+        if compute_dtype() == "float16":
+            self.optimizer.scale_loss()
+        self.failures = 0  # steps in a row, up to now, whose gradient was not finite
+
+    def step(self, losses: Callable[[dict], dict[str, jt.Var]], batches: list[dict], step: int) -> dict[str, float]:
+        """One update by the mean over `batches` of losses(batch)["loss"], and over all processes; returns what to log.
+
+        `losses` gives scalars by name; the means of all of them are logged. A step whose gradient is not finite changes nothing. Raises
+        TrainingError after FAILURES of those in a row.
+        """
+        scalars = []
+
+        def micro_batches() -> Iterator[jt.Var]:
+            for batch in batches:
+                scalars.append(losses(batch))
+                if recomputing():
+                    scalars[-1]["loss"].sync()  # run together, the forward and the backward pass would hold more at once
+                yield scalars[-1]["loss"]
+
+        lr = self.recipe.lr(step)
+        norm = self.optimizer.step(micro_batches(), lr, self.recipe.max_norm)
+        self.failures = 0 if np.isfinite(norm) else self.failures + 1
+        if self.failures >= FAILURES:
+            raise TrainingError(
+                f"The gradient has not been finite in the {FAILURES} steps up to {step + 1}: training has diverged. Nothing was saved "
+                "since it began to. Go on from the last checkpoint with a lower learning rate (--lr), or with --amp float32 or bfloat16."
+            )
         for average in self.averages.values():
             average.update(step)
+        means = {name: float(np.mean([float(part[name].item()) for part in scalars])) for name in scalars[0]}
         scale = {"loss_scale": self.optimizer.loss_scale} if self.optimizer.scales_loss else {}
-        return {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped} | scale
+        return parallel.mean_scalars(means) | {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped} | scale
 
     def initialise(self, name: str, path: Path) -> None:
         """Starts one of the networks, and its average, from published weights (models.networks.pretrained.initialise)."""
         initialise(self.networks[name], path)
-        self.averages[name].load(module_arrays(self.networks[name]), str(path))
+        if name in self.averages:
+            self.averages[name].load(module_arrays(self.networks[name]), str(path))
 
     @contextmanager
-    def averaged(self):
-        """Inside, the networks hold their averaged weights, and no gradients are kept."""
+    def averaged(self) -> Iterator[None]:
+        """Inside, the networks hold their averaged weights, where they have some, and no gradients are kept."""
         with ExitStack() as stack, jt.no_grad():
             for average in self.averages.values():
                 stack.enter_context(average.applied())
             yield
 
+    def to_export(self, name: str) -> dict[str, jt.Var]:
+        """The weights of a network that are to be used: the averages, where there are some. What is there, not copies."""
+        return self.averages[name].averages if name in self.averages else self.weights[name]
+
     def state(self) -> dict[str, jt.Var | np.ndarray]:
-        """Weights, averages and optimizer: what is there, not copies."""
+        """Weights, averages and optimizer. What is there, not copies."""
         state = {f"optimizer.{key}": value for key, value in self.optimizer.state().items()}
-        for name, network in self.networks.items():
-            state |= {f"model.{name}.{key}": value for key, value in network.state_dict().items()}
-            state |= {f"ema.{name}.{key}": value for key, value in self.averages[name].averages.items()}
+        for name, weights in self.weights.items():
+            state |= {f"model.{name}.{key}": value for key, value in weights.items()}
+        for name, average in self.averages.items():
+            state |= {f"ema.{name}.{key}": value for key, value in average.averages.items()}
         return state
 
     def load(self, arrays: dict[str, np.ndarray], source: str) -> None:
-        """Takes back what `state` gave, as arrays. Raises UserError naming every array that does not fit."""
+        """Takes back what `state` gave, as arrays. Raises UserError naming every array that does not fit; `source` is their file."""
 
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
-        for name, network in self.networks.items():
-            load_strict(network, part(f"model.{name}."), source)
-            self.averages[name].load(part(f"ema.{name}."), source)
+        for name, weights in self.weights.items():
+            load_vars(weights, part(f"model.{name}."), source, name)
+        for name, average in self.averages.items():
+            average.load(part(f"ema.{name}."), source)
         self.optimizer.load(part("optimizer."), source)
+
+
+def kept(network: jt.Module) -> dict[str, jt.Var]:
+    """The weights and buffers of a network by name, but for those of frozen modules."""
+    frozen = {name for name, module in network.named_modules() if getattr(module, "_frozen", False)}
+    return {name: var for name, var in network.state_dict().items() if name.rpartition(".")[0] not in frozen}

@@ -86,8 +86,14 @@ def test_threads_change_nothing():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_continues_the_same_stream(workers):
     whole = take(12, Numbers(7), 3, seed=3, workers=workers)
-    resumed = take(7, Numbers(7), 3, seed=3, start_step=5, workers=workers)
+    resumed = take(7, Numbers(7), 3, seed=3, start=15, workers=workers)
     assert same(whole[5:], resumed)
+
+
+def test_no_example_is_lost_or_comes_twice_where_the_size_of_a_batch_changes():
+    """Which examples were seen counts, not how many batches they came in."""
+    before, after = take(4, Numbers(30), 3, seed=3), take(3, Numbers(30), 6, seed=3, start=12)
+    assert sorted(np.concatenate([batch["index"] for batch in (*before, *after)])) == list(range(30))
 
 
 def test_each_example_has_its_own_chance():

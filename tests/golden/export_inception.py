@@ -1,4 +1,4 @@
-"""Export inception.npz: reference values for models/metrics/inception.py and models/metrics/fid.py, from pytorch-fid.
+"""Export inception.npz: reference values for models/networks/inception.py and models/metrics/fid.py, from pytorch-fid.
 
     python tests/golden/export_inception.py
 

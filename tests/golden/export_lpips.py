@@ -1,4 +1,4 @@
-"""Export lpips.npz: reference values for models/metrics/lpips.py from the lpips package, and for reconstruction.py from scikit-image.
+"""Export lpips.npz: reference values for models/networks/lpips.py from the lpips package, and for reconstruction.py from scikit-image.
 
     python tests/golden/export_lpips.py
 

@@ -56,7 +56,7 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
             optimizer.step(micro_batches(module, step), lr=0.05, max_norm=0.5)
             ema.update(step)
 
-    optimizer, ema = AdamW(module.named_parameters()), EMA(module)
+    optimizer, ema = AdamW(module.named_parameters()), EMA(module.state_dict())
     run(module, optimizer, ema, range(4))
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in ema.averages.items()}
@@ -66,7 +66,7 @@ def test_resuming_is_the_same_as_never_stopping(tmp_path, module):
 
     resumed = nn.Linear(4, 3)
     assert not same(module_arrays(resumed), module_arrays(module))
-    resumed_optimizer, resumed_ema = AdamW(resumed.named_parameters()), EMA(resumed)
+    resumed_optimizer, resumed_ema = AdamW(resumed.named_parameters()), EMA(resumed.state_dict())
     tensors, info = read_training_state(path)
 
     def part(prefix):

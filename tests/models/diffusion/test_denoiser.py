@@ -36,20 +36,32 @@ def test_noise_prediction_from_pure_noise_is_refused():
         Denoiser(None, NoiseSchedule.make("linear"), "noise")
 
 
-@pytest.mark.parametrize("mask_scale, reference_scale", SCALES)
-def test_guidance_is_equation_3(mask_scale, reference_scale):
+@pytest.mark.parametrize("scales", SCALES)
+def test_guidance_is_equation_3(scales):
     nothing, mask, both = RNG.standard_normal((3, 2, 4, 5, 6))
-    outputs = {(False, False): nothing, (True, False): mask, (True, True): both}
-    branches = guidance_branches(mask_scale, reference_scale)
-    stacked = np.concatenate([outputs[branch.use_mask, branch.use_reference] for branch in branches])
-    expected = nothing + mask_scale * (mask - nothing) + reference_scale * (both - mask)
+    outputs = {frozenset(): nothing, frozenset({"mask"}): mask, frozenset({"mask", "reference"}): both}
+    branches = guidance_branches(dict(zip(("mask", "reference"), scales, strict=True)))
+    stacked = np.concatenate([outputs[branch.kept] for branch in branches])
+    expected = nothing + scales[0] * (mask - nothing) + scales[1] * (both - mask)
     np.testing.assert_allclose(guide(branches, stacked), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mask_scale, reference_scale", SCALES)
-def test_no_branch_is_evaluated_in_vain(mask_scale, reference_scale):
-    branches = guidance_branches(mask_scale, reference_scale)
+@pytest.mark.parametrize("scales", [(), (3.0,), (3.0, 1.5, 7.0), (2.0, 2.0, 1.0)])
+def test_any_number_of_conditions_is_guided(scales):
+    """Each condition moves the output by its scale times what it changes, after those before it."""
+    names = ("mask", "reference", "words")[: len(scales)]
+    outputs = {frozenset(names[:k]): RNG.standard_normal((2, 4, 5, 6)) for k in range(len(names) + 1)}
+    expected = outputs[frozenset()].copy()
+    for k, scale in enumerate(scales):
+        expected += scale * (outputs[frozenset(names[: k + 1])] - outputs[frozenset(names[:k])])
+    branches = guidance_branches(dict(zip(names, scales, strict=True)))
+    np.testing.assert_allclose(guide(branches, np.concatenate([outputs[branch.kept] for branch in branches])), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scales", SCALES)
+def test_no_branch_is_evaluated_in_vain(scales):
+    branches = guidance_branches(dict(zip(("mask", "reference"), scales, strict=True)))
     needed = {(1, 1): 1, (3, 3): 2, (3, 1.5): 3, (1, 4): 2, (2.5, 0): 2, (1, 0): 1, (0, 0): 1, (0, 2): 3}
-    assert len(branches) == needed[mask_scale, reference_scale]
+    assert len(branches) == needed[scales]
     assert sum(branch.weight for branch in branches) == 1
     assert all(type(branch.weight) is float for branch in branches)

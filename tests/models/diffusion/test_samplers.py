@@ -198,8 +198,8 @@ def test_jittor_gives_what_numpy_gives(name):
     import jittor as jt
 
     schedule = NoiseSchedule.make("scaled_linear", rescale_zero_snr=True)
-    branches = guidance_branches(3.0, 1.5)
-    shift = np.repeat([branch.use_mask + 2.0 * branch.use_reference for branch in branches], 2).astype(np.float32)
+    branches = guidance_branches({"mask": 3.0, "reference": 1.5})
+    shift = np.repeat([("mask" in branch.kept) + 2.0 * ("reference" in branch.kept) for branch in branches], 2).astype(np.float32)
     shift = shift.reshape(-1, 1, 1, 1)
     noise = seeded_noise([1, 2], (2, 3, 4))
     timesteps = sampling_timesteps(schedule, 4)

@@ -1,5 +1,4 @@
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,7 +7,8 @@ from datasets.landscape import NUM_CLASSES
 from models.metrics.mask_accuracy import by_class, confusion, load_judge
 from models.networks.pretrained import save_network
 from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation
-from tests.small import CONFIG
+from models.training.run import Run
+from tests.small import OPTIONS
 from utils.checkpoint import module_arrays
 from utils.errors import UserError
 
@@ -34,13 +34,13 @@ def test_accuracy_and_iou_of_a_known_case():
 
 
 def test_a_judge_comes_back_from_its_run(tmp_path):
-    with pytest.raises(UserError, match="segformer"):
-        load_judge(tmp_path)
+    run = Run(tmp_path, "judge", "tiny", {"segformer": OPTIONS["segformer"]})
+    with pytest.raises(UserError, match="--system judge"):
+        load_judge(run)
     network = SegformerForSemanticSegmentation(SEGFORMERS["b0"])
     save_network(network, module_arrays(network), tmp_path / "best" / "segformer")
     (tmp_path / "best" / "best.json").write_text(json.dumps({"segformer": {"step": 1, "val_loss": 1.0, "val_pixel_accuracy": 0.75}}))
-    (tmp_path / "run.json").write_text(json.dumps({"preset": "tiny", "seed": 0, "config": asdict(CONFIG)}))
-    judge = load_judge(tmp_path)
+    judge = load_judge(run)
     assert judge.size == (96, 64) and judge.held_out_accuracy == 0.75
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
     labels = judge.labels(pictures, (120, 90))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
-from models.presets import PRESETS, vae_config
+from models.systems import SYSTEMS
 from tests.golden.networks import VAE, gradient_summary, normal, vae_inputs, weights
 from utils.checkpoint import load_strict
 
@@ -45,7 +45,7 @@ def test_outputs_and_gradients_agree_with_diffusers(vae):
 
 def test_names_and_shapes_of_stable_diffusion():
     manifest = json.loads((GOLDEN / "manifests.json").read_text())["sd1 vae"]
-    vae = AutoencoderKL(vae_config(PRESETS["base"]))  # nothing is computed until a value is asked for
+    vae = AutoencoderKL(SYSTEMS["diffusion"].presets["base"]["vae"].network)  # nothing is computed until a value is asked for
     assert {name: list(weight.shape) for name, weight in vae.state_dict().items()} == manifest
 
 

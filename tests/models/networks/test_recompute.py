@@ -6,7 +6,7 @@ import pytest
 
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.layers import Linear
-from models.networks.recompute import block, recomputation
+from models.networks.recompute import recomputation, recomputed
 from models.networks.resnet import ResnetBlock2D
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, unet_inputs, vae_inputs, weights
@@ -35,14 +35,14 @@ def test_outputs_and_gradients_are_the_same(case):
     network, inputs, forward = case()
     wanted = [*inputs, *(parameter for name, parameter in network.named_parameters() if not name.startswith(("encoder.", "quant_conv.")))]
 
-    def measured(recomputed):
-        with recomputation(recomputed):
+    def measured(recompute):
+        with recomputation(recompute):
             y = forward()
         return [var.numpy() for var in (y, *jt.grad((y * jt.array(normal("dy", *y.shape))).sum(), wanted))]
 
-    plain, recomputed = measured(False), measured(True)
+    plain, again = measured(False), measured(True)
     norm = np.sqrt(sum(np.square(gradient, dtype=np.float64).sum() for gradient in plain[1:]))
-    for a, b in zip(plain, recomputed, strict=True):
+    for a, b in zip(plain, again, strict=True):
         assert np.abs(a - b).max() <= 1e-6 * max(np.abs(a).max(), 1e-3 * norm)
     assert norm > 0
 
@@ -54,7 +54,7 @@ def test_a_block_is_computed_once_forward_and_once_more_for_the_gradient(monkeyp
     for wanted, expected in ((False, 1), (True, 2)):
         calls.clear()
         with recomputation(wanted):
-            y = block(layer, jt.ones((2, 3)))
+            y = recomputed(layer, jt.ones((2, 3)))
         jt.grad(y.sum(), [layer.weight])
         assert len(calls) == expected
 
@@ -63,7 +63,7 @@ def test_what_is_frozen_gets_no_gradient_and_hinders_none():
     layer = Linear(3, 3)
     layer.bias.stop_grad()
     with recomputation(True):
-        y = block(layer, jt.ones((2, 3)).stop_grad())
+        y = recomputed(layer, jt.ones((2, 3)).stop_grad())
     assert np.allclose(jt.grad(y.sum(), [layer.weight])[0].numpy(), 2)
     assert layer.bias.is_stop_grad()
 
@@ -77,7 +77,7 @@ def test_all_that_a_block_keeps_is_its_input():
         x = jt.array(normal("x", 1, 16, 96, 128))
         with recomputation(True):
             for resnet in blocks[:count]:
-                x = block(resnet, x)
+                x = recomputed(resnet, x)
             loss = x.sqr().mean()
         loss.sync()
         jt.sync(jt.grad(loss, [parameter for resnet in blocks[:count] for parameter in resnet.parameters()], retain_graph=False))

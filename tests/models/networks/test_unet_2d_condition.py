@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from models.presets import PRESETS, unet_config
+from models.systems import SYSTEMS
 from tests.golden.networks import TIMESTEPS, UNETS, gradient_summary, normal, unet_inputs, weights
 from utils.checkpoint import load_strict
 
+BASE = SYSTEMS["diffusion"].presets["base"]
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
@@ -49,7 +50,7 @@ def test_names_and_shapes_of_stable_diffusion(case, config):
 
 def test_the_base_preset_is_stable_diffusion_with_a_wider_input_and_a_class_embedding():
     manifest = json.loads((GOLDEN / "manifests.json").read_text())["sd1 unet"]
-    ours = shapes(UNet2DConditionModel(unet_config(PRESETS["base"])))
+    ours = shapes(UNet2DConditionModel(BASE["unet"].network(BASE["vae"].network)))
     added = {name: ours.pop(name) for name in list(ours) if name.startswith("class_embedding.")}
     assert added["class_embedding.linear_1.weight"] == [1280, 2 * 4 + 54 + 1] and len(added) == 4
     assert ours.pop("conv_in.weight") == [320, 4 + 29, 3, 3] and manifest.pop("conv_in.weight") == [320, 4, 3, 3]

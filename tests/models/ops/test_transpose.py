@@ -7,9 +7,8 @@ from models.networks.conditioner import Conditioner, denoise
 from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.ops.transpose import swap_last_axes
-from models.presets import conditioner_config, unet_config
 from tests.golden.networks import VAE
-from tests.small import CONFIG
+from tests.small import OPTIONS
 
 
 @pytest.mark.parametrize("cuda", [False, True])
@@ -25,9 +24,12 @@ def test_the_last_axes_are_exchanged(shape, cuda, monkeypatch):
 
 
 def main_system():
-    unet, conditioner = UNet2DConditionModel(unet_config(CONFIG)), Conditioner(conditioner_config(CONFIG))
-    mask, latents = jt.zeros((2, 64, 96), "uint8"), jt.ones((2, 4, 8, 12))
-    y = denoise(unet, latents, np.array([1, 2]), conditioner(mask, latents, jt.ones((2, 54)), np.ones(2)))
+    vae, options = OPTIONS["vae"].network, OPTIONS["unet"]
+    unet, conditioner = UNet2DConditionModel(options.network(vae)), Conditioner(options.conditioner(vae))
+    latents = np.ones((2, 4, 8, 12), np.float32)
+    reference = {"latents": latents, "colors": np.ones((2, 54), np.float32), "known": np.ones(2, np.float32)}
+    conditions = conditioner({"mask": {"mask": np.zeros((2, 64, 96), np.uint8)}, "reference": reference})
+    y = denoise(unet, jt.array(latents), np.array([1, 2]), conditions)
     return y, [*unet.parameters(), *conditioner.parameters()]
 
 

@@ -14,11 +14,10 @@ from datasets.transforms import to_array
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import UNKNOWN
 from models.networks.pretrained import initialise, save_network
-from models.presets import vae_config
 from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage
-from tests.small import CONFIG, copies
+from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
 from utils.image import write_jpeg, write_png
 
@@ -39,33 +38,26 @@ def batch_of(dataset, indices, seed=0):
     return stack([dataset.example(i, np.random.default_rng((seed, i))) for i in indices])
 
 
-def train_step(stage, batch, step):
-    """One update by a batch; returns the losses."""
-    scalars = stage.losses(batch)
-    stage.learner.update([scalars["loss"]], step)
-    return {name: float(value.item()) for name, value in scalars.items()}
-
-
 @pytest.fixture(scope="module")
 def unet_stage(pairs, tmp_path_factory):
     """A UNet that has seen the six pictures many times."""
     jt.set_global_seed(0)
     run = tmp_path_factory.mktemp("run")
-    vae = AutoencoderKL(vae_config(CONFIG))
+    vae = AutoencoderKL(OPTIONS["vae"].network)
     bias = np.zeros(8, np.float32)
     bias[4:] = -8  # of the log-variance: else an untrained autoencoder's latents are mostly noise, which nothing can learn
     vae.quant_conv.bias.update(jt.array(bias))
     save_network(vae, module_arrays(vae), run / "vae")
-    stage = UNetStage(replace(CONFIG, unet_lr=3e-3, unet_steps=150), run)
+    stage = UNetStage(replace(OPTIONS["unet"], lr=3e-3, steps=150), run)
     training_set, _ = stage.datasets(pairs, pairs[:2])
-    stage.learned = [train_step(stage, batch_of(training_set, range(6), seed=step), step)["loss"] for step in range(150)]
+    stage.learned = [stage.train_step([batch_of(training_set, range(6), seed=step)], step)["loss"] for step in range(150)]
     stage.training_set = training_set
     return stage
 
 
 def test_the_autoencoder_starts_with_the_averages_of_cells(pairs, tmp_path):
     """Untrained, it shows each cell's colour: else it would learn brightness alone for a thousand steps."""
-    stage = VAEStage(CONFIG, tmp_path)
+    stage = VAEStage(OPTIONS["vae"], tmp_path)
     photos = np.stack([read_image(pair.image, (96, 64)) for pair in pairs])
     mean, logvar = stage.vae.posterior(jt.array(to_array(photos)))
     shown = stage.vae.reconstruct(mean).numpy()
@@ -81,10 +73,10 @@ def test_the_autoencoder_starts_with_the_averages_of_cells(pairs, tmp_path):
 
 def test_the_autoencoder_learns_a_batch(pairs, tmp_path):
     jt.set_global_seed(0)
-    stage = VAEStage(replace(CONFIG, vae_lr=3e-3, vae_steps=60), tmp_path)
+    stage = VAEStage(replace(OPTIONS["vae"], lr=3e-3, steps=60), tmp_path)
     training_set, _ = stage.datasets(pairs, pairs)
     batch = batch_of(training_set, (0, 1))
-    steps = [train_step(stage, batch, step) for step in range(60)]
+    steps = [stage.train_step([batch], step) for step in range(60)]
     assert steps[-1]["psnr"] > steps[0]["psnr"] + 1
     assert steps[-1]["posterior_mean_rms"] < 10 and steps[-1]["posterior_std"] < 2
 
@@ -93,7 +85,7 @@ def test_the_scale_of_the_latents_is_measured_and_kept(unet_stage):
     scale = unet_stage.vae.config.scaling_factor
     latents = np.concatenate([unet_stage.training_set.example(i, np.random.default_rng(i))["latent"] for i in range(6)])
     assert 0.7 < latents.std() < 1.3
-    assert str(scale)[:8] in (unet_stage.run / "vae" / "config.json").read_text()
+    assert str(scale)[:8] in (unet_stage.folder / "vae" / "config.json").read_text()
 
 
 def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
@@ -119,21 +111,22 @@ def test_conditions_are_dropped_as_often_as_asked(unet_stage):
 
 
 def test_state_goes_round(unet_stage, tmp_path):
-    before = copies(unet_stage.learner.state())
-    other = UNetStage(unet_stage.config, unet_stage.run)
-    other.learner.load(before, "the test")
-    after = copies(other.learner.state())
+    before = copies(unet_stage.learners["unet"].state())
+    other = UNetStage(unet_stage.options, unet_stage.folder)
+    other.learners["unet"].load(before, "the test")
+    after = copies(other.learners["unet"].state())
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)
 
 
+@pytest.mark.bit_for_bit
 def test_the_judge_learns_the_masks_and_starts_where_another_left_off(pairs, tmp_path):
     jt.set_global_seed(0)
-    stage = SegformerStage(replace(CONFIG, segformer_lr=3e-3, segformer_steps=60, warmup=5), tmp_path)
+    stage = SegformerStage(replace(OPTIONS["segformer"], lr=3e-3, steps=60, warmup=5), tmp_path)
     training_set, validation_set = stage.datasets(pairs, pairs)
     whole = batch_of(validation_set, range(6))
     before = stage.validate(whole)
-    losses = [train_step(stage, batch_of(training_set, range(6), seed=step), step)["loss"] for step in range(60)]
+    losses = [stage.train_step([batch_of(training_set, range(6), seed=step)], step)["loss"] for step in range(60)]
     after = stage.validate(whole)
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
     assert after["val_pixel_accuracy"] > max(0.6, before["val_pixel_accuracy"] + 0.2), (before, after)
@@ -141,7 +134,7 @@ def test_the_judge_learns_the_masks_and_starts_where_another_left_off(pairs, tmp
     assert [len(row) for row in rows] == [len(stage.columns)] * 2 and rows[0][0].shape == rows[0][2].shape == (64, 96, 3)
 
     save_network(stage.segformer, module_arrays(stage.segformer), tmp_path / "segformer")
-    other = SegformerStage(CONFIG, tmp_path)
+    other = SegformerStage(OPTIONS["segformer"], tmp_path)
     initialise(other.segformer, tmp_path / "segformer")
     assert other.validate(whole) == after
 

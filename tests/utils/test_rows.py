@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.metrics.rows import digest, measured, writable_folder
 from utils.errors import UserError
+from utils.rows import digest, measured, writable_folder
 
 ROW = np.dtype([("square", np.float32), ("pair", np.int16, (2,))])
 

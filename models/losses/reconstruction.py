@@ -1,0 +1,20 @@
+"""Losses of a variational autoencoder (Kingma & Welling 2014)."""
+
+import jittor as jt
+
+from models.networks.layers import cell_means
+
+
+def l1(error: jt.Var) -> jt.Var:
+    """Mean absolute error, of the difference of two pictures [B, 3, H, W]: the likelihood of a Laplace distribution."""
+    return error.abs().mean()
+
+
+def tone(error: jt.Var, cell: int) -> jt.Var:
+    """Mean absolute error of the means over cells of so many pixels a side: of colour, which is to be learnt before texture."""
+    return cell_means(error, cell).abs().mean()
+
+
+def kl_divergence(mean: jt.Var, std: jt.Var, logvar: jt.Var) -> jt.Var:
+    """KL(N(mean, std²) ‖ N(0, 1)), a mean over latents [B, 4, h, w], with logvar = log std² (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.sqr() + std.sqr() - 1 - logvar).mean()

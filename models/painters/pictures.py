@@ -1,0 +1,49 @@
+"""From pairs of mask and reference to files: what is the same for every painter.
+
+A painter is a class with
+
+    Options                                   a dataclass of its options, with `faults()`; shown by MainTest.py
+    marker                                    the network that a run has where it can be painted with
+    load(run, weights)                        the painter, from a run's networks or its best ones
+    size                                      (width, height) of the masks and references it takes
+    paint(masks, references, seeds, options)  pictures uint8 [B, H, W, 3]
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from datasets.landscape import read_image, read_mask
+from datasets.test_pairs import TestPair
+from utils.files import atomic_write
+from utils.image import color_match, resize
+
+SIZE = (512, 384)  # of the competition's results: width, height
+
+
+def picture_seed(seed: int, stem: str, candidate: int) -> int:
+    """A picture's own seed, from the run's and the file's name: it does not depend on which other pictures are made."""
+    return seed << 32 | zlib.crc32(stem.encode(errors="surrogateescape") + (b" %d" % candidate if candidate else b""))
+
+
+def painted(painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str) -> np.ndarray:
+    """A picture for each pair, uint8 [B, 384, 512, 3], in the colours that a key of COLOR_MATCHES gives it.
+
+    Each candidate, counted from 0, has seeds of its own.
+    """
+    masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
+    references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
+    seeds = [picture_seed(seed, pair.stem, candidate) for pair in pairs]
+    pictures = painter.paint(masks, references, seeds, options)
+    return np.stack([color_match(resize(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])
+
+
+def pack(folder: Path, files: list[Path]) -> Path:
+    """Zips pictures, flat, as the competition wants them, into <folder>.zip beside their folder; returns its path."""
+    path = folder.with_name(folder.name + ".zip")
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for picture in files:
+            archive.write(picture, picture.name)
+    return path

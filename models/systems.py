@@ -1,0 +1,66 @@
+"""What there is: each system's stages in order, what paints with it, and its presets. The one place that lists them.
+
+A new system is a network file, a stage file, a painter file, and a line in SYSTEMS.
+"""
+
+from pathlib import Path
+
+from models.painters.latent_diffusion import LatentDiffusion
+from models.stages.segformer import SegformerStage
+from models.stages.unet import UNetStage
+from models.stages.vae import VAEStage
+from models.training.run import System, read_json, run_of
+from utils.errors import UserError
+
+# `base` has the shape of Stable Diffusion v1, so that its weights can start it. Steps and batches of `small` are for one card of 24 GB and
+# a day, those of `tiny` for two CPU cores and minutes.
+SMALL = {"width": 256, "height": 192, "ema": 0.999}
+TINY = {"width": 256, "height": 192, "warmup": 25, "ema": 0.99, "validate_every": 500, "preview_every": 500, "save_every": 100}
+
+DIFFUSION = {
+    "base": {"vae": VAEStage.Options(), "unet": UNetStage.Options(steps=200_000)},
+    "small": {
+        "vae": VAEStage.Options(
+            **SMALL, channels=(64, 128, 256, 256), steps=50_000, batch_size=16, crop_width=128, crop_height=128, lr=2e-4
+        ),
+        "unet": UNetStage.Options(
+            **SMALL, channels=(192, 384, 576, 768), attention=(0, 1, 1, 1), cross_attention_dim=512, steps=100_000, batch_size=32, lr=2e-4
+        ),
+    },
+    "tiny": {
+        "vae": VAEStage.Options(
+            **TINY, channels=(16, 32, 64, 96), layers=1, norm_groups=4, steps=100, batch_size=4, crop_width=96, crop_height=64, lr=5e-4
+        ),
+        "unet": UNetStage.Options(
+            **TINY, channels=(64, 128, 192), layers=1, attention=(0, 1, 1), heads=4, norm_groups=4, cross_attention_dim=128,
+            mask_channels=(16, 32, 64), steps=200, batch_size=4, lr=1e-3,
+        ),
+    },
+}  # fmt: skip
+
+JUDGE = {
+    "base": {"segformer": SegformerStage.Options(steps=80_000, batch_size=16, lr=2e-4)},
+    "small": {"segformer": SegformerStage.Options(**SMALL, network="b1", steps=40_000, batch_size=16, lr=2e-4)},
+    "tiny": {"segformer": SegformerStage.Options(**TINY, network="b0", steps=200, lr=1e-3)},
+}
+
+SYSTEMS = {
+    "diffusion": System((VAEStage, UNetStage), LatentDiffusion, DIFFUSION),
+    "judge": System((SegformerStage,), None, JUDGE),  # of the score's mask accuracy
+}
+DEFAULT = "diffusion"
+
+
+def painter_file(folder: Path) -> Path | None:
+    """The file that a run has when it can be painted with."""
+    system = SYSTEMS.get(read_json(folder)["system"])
+    return folder / system.painter.marker / "config.json" if system and system.painter else None
+
+
+def painting_system(checkpoint: Path | None) -> str:
+    """The system that paints with a run or its `best`; the default one where there is no run. Raises UserError where it paints nothing."""
+    folder = run_of(checkpoint) if checkpoint else None
+    name = read_json(folder)["system"] if folder and (folder / "run.json").is_file() else DEFAULT
+    if name not in SYSTEMS or SYSTEMS[name].painter is None:
+        raise UserError(f"{folder} is a run of system {name}, which does not paint: name another run with --checkpoint")
+    return name

@@ -1,0 +1,141 @@
+"""The only training loop there is. It knows no stage: a stage owns its step, and the loop does all around it.
+
+A stage is a class with
+
+    name, builds_on, networks, columns    its name, the stages it stands on, the networks it exports, the titles of its preview
+    Options                               its options, a StageOptions
+    learners                              by name, what it trains: one for a diffusion model, two for a generator and its discriminator
+    datasets(train, validation)           what `datasets.loader.batches` takes
+    train_step(batches, step)             one step by micro-batches, of all its learners in turn; returns scalars to log
+    validate(batch), better(metrics)      metrics of a validation batch, and the number that the best weights have lowest
+    preview(pairs)                        rows of pictures
+
+and is made by Stage(options, folder), with what it builds on in `folder`.
+"""
+
+import time
+from contextlib import closing, nullcontext
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.loader import batches
+from datasets.pairs import Pair
+from models.training.progress import export, is_exported, note_best, preview, validate
+from models.training.run import Run, begun_stages
+from utils import parallel
+from utils.checkpoint import as_array, latest_training_state, read_training_state, save_training_state
+from utils.errors import TrainingError, UserError
+from utils.logger import RunLog, read_log
+from utils.stop import Stop
+
+KEEP = 2  # training states
+
+
+def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str], workers: int, stop: Stop) -> bool:
+    """Trains a stage to its last step, or until `stop`; returns whether it is done.
+
+    pairs: to train and to validate on. later: the stages that build on this one, and must not have begun while it goes on.
+    """
+    options, folder, states = stage.options, run.folder, run.folder / "state" / stage.name
+    start, examples = resume(stage, states)
+    parallel.check_alike("All processes must see the same checkpoints/: share that folder between the machines; steps done differ", start)
+    if start and parallel.MAIN and not is_exported(stage, folder, start):
+        export(stage, folder, start)  # the run was killed between saving and exporting
+
+    def due(step: int, every: int) -> bool:
+        return step % every == 0 or step == options.steps
+
+    missed = (
+        start > 0 and due(start, options.validate_every) and not is_validated(folder, stage.name, start)
+    )  # a stop has left it for later
+    if start >= options.steps and not missed:
+        print(f"Stage {stage.name}: done ({start} steps)")
+        return True
+    built = begun_stages(folder) & {*later}
+    if built and start < options.steps:
+        raise UserError(
+            f"Stage {', '.join(built)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
+        )
+    with parallel.main_first():
+        training_set, validation_set = stage.datasets(*pairs)
+    log = RunLog(folder, stage.name, resume_step=start) if parallel.MAIN else None
+
+    def evaluated(step: int) -> dict[str, float]:
+        """What is due after a step, by the main process; a stop ends it, so that the step is saved without delay."""
+        metrics = {}
+        with stop.at_once():
+            if due(step, options.validate_every):
+                metrics = validate(stage, validation_set, run.seed)
+                log.scalars(step, metrics)
+                note_best(stage, folder, step, metrics)
+            if due(step, options.preview_every):
+                preview(stage, pairs[1], folder, step, log)
+        return metrics
+
+    stream = batches(training_set, options.batch_size, run.seed, examples, workers, (parallel.RANK, parallel.SIZE))
+    bar = tqdm(initial=start, total=options.steps, desc=stage.name, unit="step", dynamic_ncols=True, disable=not parallel.MAIN)
+    with closing(log) if log else nullcontext(), closing(stream), bar, stop.finishing():
+        metrics = evaluated(start) if missed and parallel.MAIN else {}
+        done, to_save = start, False
+        while done < options.steps and not parallel.anywhere(stop.wanted):
+            begun = time.monotonic()
+            micro_batches = list(islice(stream, options.accumulate))
+            waited = time.monotonic() - begun
+            scalars = stage.train_step(micro_batches, done)
+            scalars |= {"seconds": time.monotonic() - begun, "waited": waited}  # for the step, and of these for its pictures
+            done, examples = done + 1, examples + options.batch_size * options.accumulate
+            bar.update()
+            if parallel.MAIN:
+                log.scalars(done, scalars)
+                metrics |= {} if stop.wanted else evaluated(done)
+            bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
+            # Asked once: what arrives between saving and leaving must wait for the next step.
+            stopping = parallel.anywhere(stop.wanted)
+            to_save = to_save or due(done, options.save_every)
+            # A state whose gradients have ceased to be finite must not push out a good one.
+            sound = not any(learner.failures for learner in stage.learners.values())
+            if stopping or done == options.steps or (to_save and sound):
+                if parallel.MAIN:
+                    save(stage, folder, done, examples)
+                to_save = False
+            if stopping:
+                break
+    parallel.wait_for_all()  # for the last save: what comes next reads it
+    return done >= options.steps
+
+
+def resume(stage, states: Path) -> tuple[int, int]:
+    """Takes the newest training state in; returns the steps done and the examples seen, 0 and 0 where there is none.
+
+    What was read is let go of here: it is as large as the training itself.
+    """
+    path = latest_training_state(states)
+    if path is None:
+        return 0, 0
+    arrays, info = read_training_state(path)
+    for name, learner in stage.learners.items():
+        prefix = f"{name}."
+        learner.load({key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}, str(path))
+    return info["step"], info["examples"]
+
+
+def save(stage, folder: Path, step: int, examples: int) -> None:
+    """Writes a training state, and then the networks. Raises TrainingError, and writes nothing, where weights are not finite."""
+    state = {f"{name}.{key}": value for name, learner in stage.learners.items() for key, value in learner.state().items()}
+    weights = (var for learner in stage.learners.values() for part in learner.weights.values() for var in part.values())
+    if not all(np.isfinite(as_array(var)).all() for var in weights):  # by NumPy: Jittor's kernels are compiled as if there were no nan
+        raise TrainingError(
+            f"Weights of stage {stage.name} are not finite after step {step}: training has diverged, and this is not saved. Give the same "
+            "command with a lower learning rate (--lr) to go on from the last checkpoint."
+        )
+    save_training_state(folder / "state" / stage.name, step, state, {"stage": stage.name, "examples": examples}, KEEP)
+    export(stage, folder, step)
+
+
+def is_validated(folder: Path, stage: str, step: int) -> bool:
+    """Whether the run's log has what a validation after this step found."""
+    lines = [line for line in read_log(folder / "log.jsonl") if (line.get("stage"), line.get("step")) == (stage, step)]
+    return any(name.startswith("val_") for line in lines for name in line)

@@ -1,0 +1,78 @@
+"""What a run shows and leaves behind while it trains: validation, previews, exported networks, and the best of them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.loader import stack
+from datasets.pairs import Pair
+from models.networks.pretrained import exported_step, save_networks
+from models.training.run import read_best
+from utils.checkpoint import write_json
+from utils.image import contact_sheet, write_png
+from utils.logger import RunLog
+
+VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
+VALIDATION_BATCH = 8  # at most, however many a training step takes: one process has the memory for these
+PREVIEW_PAIRS = 4
+
+
+@contextmanager
+def averaged(stage) -> Iterator[None]:
+    """Inside, the networks of all learners hold their averaged weights."""
+    with ExitStack() as stack:
+        for learner in stage.learners.values():
+            stack.enter_context(learner.averaged())
+        yield
+
+
+def validate(stage, dataset, seed: int) -> dict[str, float]:
+    """Means over the validation pairs, under the averaged weights. The same pictures and noise every time.
+
+    Of more than VALIDATION_PAIRS an even spread is taken; in batches of about one size, so that none is of a single picture, which would be
+    its own "other" picture.
+    """
+    count = min(len(dataset), VALIDATION_PAIRS)
+    indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
+    sums: dict[str, float] = {}
+    weights: dict[str, int] = {}
+    with averaged(stage):
+        for batch in tqdm(
+            np.array_split(indices, -(-count // VALIDATION_BATCH)), desc="validating", unit="batch", leave=False, dynamic_ncols=True
+        ):
+            examples = [dataset.example(int(i), np.random.default_rng((seed, int(i)))) for i in batch]
+            for name, value in stage.validate(stack(examples)).items():
+                sums[name] = sums.get(name, 0) + value * len(batch)
+                weights[name] = weights.get(name, 0) + len(batch)
+    return {name: value / weights[name] for name, value in sums.items()}
+
+
+def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog) -> None:
+    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights."""
+    with averaged(stage):
+        sheet = contact_sheet(stage.preview(pairs[:PREVIEW_PAIRS]), titles=stage.columns)
+    write_png(folder / "previews" / f"{stage.name}-{step:08d}.png", sheet)
+    log.pictures(step, {"preview": sheet})
+
+
+def export(stage, folder: Path, step: int) -> None:
+    """Writes the averaged weights of the stage's networks in diffusers' layout, all of the same step."""
+    learners = {name: learner for learner in stage.learners.values() for name in learner.networks}
+    networks = {name: (learners[name].networks[name], learners[name].to_export(name)) for name in stage.networks}
+    save_networks(networks, folder, step)
+
+
+def is_exported(stage, folder: Path, step: int) -> bool:
+    return all(exported_step(folder / name) == step for name in stage.networks)
+
+
+def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None:
+    """Keeps the weights of the best validation in <run>/best, and says in best.json which step they are of."""
+    best = read_best(folder)
+    value = stage.better(metrics)
+    if np.isfinite(value) and value < best.get(stage.name, {}).get("value", np.inf):
+        export(stage, folder / "best", step)
+        write_json(folder / "best" / "best.json", best | {stage.name: {"step": step, "value": value, **metrics}})

@@ -1,0 +1,49 @@
+"""One step of every stage before the first: what memory is too short for on the last day fails in the first minutes."""
+
+import shutil
+import time
+from itertools import islice
+
+import jittor as jt
+
+from datasets.loader import batches
+from datasets.pairs import Pair
+from models.training.progress import VALIDATION_BATCH, export, validate
+from models.training.run import Run, System
+from utils import parallel
+
+
+def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pair]], run: Run) -> None:
+    """Takes a training step and validates a batch of each of these stages, in a folder that is thrown away. It compiles their kernels too.
+
+    A stage stands on what the rehearsal itself has made of those before it, or else on what the run has.
+    """
+    folder, begun = run.folder / "rehearsal", time.monotonic()
+    print(f"Trying one step of {' and '.join(stages)}, and compiling what they need", flush=True)
+    few = tuple(some[:VALIDATION_BATCH] for some in pairs)
+    own = {network for name in stages for network in system.stage(name).networks}
+    trained = {network for stage in system.stages for network in stage.networks if (run.folder / network).is_dir()}
+    if parallel.MAIN:
+        shutil.rmtree(folder, ignore_errors=True)
+        for network in trained - own:
+            shutil.copytree(run.folder / network, folder / network)
+    try:
+        for name in stages:
+            parallel.wait_for_all()  # for what the main process has copied or exported
+            stage = system.stage(name)(run.options[name], folder)
+            with parallel.main_first():
+                training_set, validation_set = stage.datasets(*few)
+            options = stage.options
+            stream = batches(training_set, options.batch_size, run.seed, 0, workers=0, share=(parallel.RANK, parallel.SIZE))
+            stage.train_step(list(islice(stream, options.accumulate)), 0)
+            if parallel.MAIN:
+                validate(stage, validation_set, run.seed)
+                if name != stages[-1]:
+                    export(stage, folder, 1)
+            del stage, training_set, validation_set, stream
+            jt.sync_all(True)
+            jt.gc()  # its memory is the next stage's
+    finally:
+        if parallel.MAIN:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"All of them work; that took {time.monotonic() - begun:.0f} s", flush=True)

@@ -1,0 +1,245 @@
+"""A run: a folder below checkpoints/, and what was chosen for it, which is kept in its run.json."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from models.training.options import StageOptions
+from utils import options as fields
+from utils import parallel
+from utils.checkpoint import latest_training_state, write_json
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.logger import read_log
+
+OWN = ("seed", "val_fraction", "input_path", "val_path")  # what a run keeps besides its system, its preset and the options of its stages
+
+
+@dataclass(frozen=True)
+class System:
+    """Stages that are trained one after the other, and what paints with them. models/systems.py lists those there are."""
+
+    stages: tuple[type, ...]
+    painter: type | None
+    presets: dict[str, dict[str, StageOptions]]  # by preset and stage
+
+    def stage(self, name: str) -> type:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def following(self, names: Iterable[str]) -> list[str]:
+        """These stages and all that build on them, directly or by way of others, in order."""
+        found = set(names)
+        for stage in self.stages:  # each stands after those that it builds on
+            if found & {*stage.builds_on}:
+                found.add(stage.name)
+        return [stage.name for stage in self.stages if stage.name in found]
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    system: str  # a key of SYSTEMS
+    preset: str
+    options: dict[str, StageOptions]  # by stage
+    seed: int = 0
+    val_fraction: float = 0.05  # share of the pairs held out
+    input_path: str | None = None  # None: the built-in data set
+    val_path: str | None = None  # None: a share of the training set
+
+
+def read_run(folder: Path, systems: dict[str, System]) -> Run:
+    """The run in a folder. An option that its run.json does not have, since it is younger, takes the preset's value. Raises UserError."""
+    path = folder / "run.json"
+    stored = read_json(folder)
+    system = systems.get(stored["system"])
+    if system is None:
+        raise UserError(f"{path} is of a system {stored['system']} that there is not: choose {', '.join(systems)}")
+    preset = system.presets.get(stored["preset"])
+    if preset is None:
+        raise UserError(f"{path} is of a preset {stored['preset']} that there is not: choose {', '.join(system.presets)}")
+    options, wrong = {}, []
+    for name, defaults in preset.items():
+        try:
+            options[name] = fields.from_stored(defaults, stored["stages"].get(name, {}))
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path} has {error} for stage {name}: it was written by another version of this program, or is damaged. Nothing is lost: "
+                "use that version, or take the option out of the file."
+            ) from error
+        wrong += fields.faults(options[name], f"{name}_")
+    if wrong:
+        raise UserError(f"{path} is damaged ({'; '.join(wrong)}): put right what it says there")
+    return Run(folder, stored["system"], stored["preset"], options, **{name: stored[name] for name in OWN})
+
+
+def read_json(folder: Path) -> dict:
+    """What run.json holds, with everything in it that a run must have. Raises UserError."""
+    path = folder / "run.json"
+    types = {"system": str, "preset": str, "stages": dict, "seed": int, "val_fraction": (float, int)}
+    types |= {"input_path": (str, type(None)), "val_path": (str, type(None))}
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): put it back, or begin the run anew with --restart") from error
+    wrong = (
+        ["its content"] if not isinstance(stored, dict) else [name for name in types if not isinstance(stored.get(name, ()), types[name])]
+    )
+    if wrong:
+        raise UserError(f"{path} is damaged ({', '.join(wrong)} missing or wrong): put it back, or begin the run anew with --restart")
+    return stored
+
+
+def stored_system(folder: Path, otherwise: str, damaged: bool) -> str:
+    """The system that a run's folder names, or `otherwise` where it is none; also where run.json is damaged, if that is allowed."""
+    if not (folder / "run.json").is_file():
+        return otherwise
+    try:
+        return read_json(folder)["system"]
+    except UserError:
+        if not damaged:
+            raise
+        return otherwise
+
+
+def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[str, System], default_preset: str) -> Run:
+    """What a run will be: its own choices or the preset's, with what the command line says. Raises UserError naming every fault."""
+    system, stages = systems[name], stages_of(args, systems[name])
+    begun = begun_stages(folder)
+    check_that_it_is_ours(folder, system, stages, begun, args.restart)
+    anew = set(system.following(stages)) if args.restart else set()
+    stored = read_run(folder, systems) if (folder / "run.json").is_file() and not (args.restart and begun <= anew) else None
+    if stored and not {stage.name for stage in systems[stored.system].stages} <= {stage.name for stage in system.stages}:
+        raise UserError(f"{folder} is a run of system {stored.system}, not {name}: give this one another name with --run")
+    preset = args.preset or (stored.preset if stored else default_preset)
+    options = dict(system.presets[preset]) | (stored.options if stored and stored.preset == preset else {})
+    for stage in system.stages:
+        said = fields.given(args, StageOptions, "") if stage.name in stages else {}
+        options[stage.name] = replace(options[stage.name], **said | fields.given(args, stage.Options, f"{stage.name}_"))
+    own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
+    run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
+    check_options(options, stages)
+    if stored:
+        check_unchanged(stored, run, begun - anew)
+    return run
+
+
+def check_options(options: dict[str, StageOptions], stages: list[str]) -> None:
+    """Raises UserError naming every fault in the options of these stages."""
+    faults = [fault for stage in stages for fault in fields.faults(options[stage], f"{stage}_")]
+    if not faults:
+        faults = [fault for stage in stages for fault in options[stage].faults(options)]
+        faults += [
+            f"--{stage}_batch_size {options[stage].batch_size} cannot be shared out evenly among {parallel.SIZE} processes"
+            for stage in stages
+            if options[stage].batch_size % parallel.SIZE
+        ]
+    if faults:
+        raise UserError("These options do not go: " + "; ".join(faults))
+
+
+def check_unchanged(before: Run, after: Run, begun: set[str]) -> None:
+    """Raises UserError naming what stages that have begun cannot change, and yet do."""
+    changed = [
+        f"{name}_{field}" for name in sorted(begun) for field in fields.changed_though_fixed(before.options[name], after.options[name])
+    ]
+    changed += [key for key in ("seed", "val_fraction") if begun and getattr(before, key) != getattr(after, key)]
+    if changed:
+        raise UserError(
+            f"{before.folder} was trained with preset {before.preset}; this command changes what it cannot: {', '.join(changed)}. "
+            "Give the run another name with --run, or begin its stages anew with --restart."
+        )
+
+
+def stages_of(args: argparse.Namespace, system: System) -> list[str]:
+    """The stages that a command trains."""
+    return [args.stage] if args.stage else [stage.name for stage in system.stages]
+
+
+def resolved(value: object) -> object:
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
+def begun_stages(folder: Path) -> set[str]:
+    """The stages that a run has a training state of."""
+    return {path.name for path in (folder / "state").glob("*") if latest_training_state(path)}
+
+
+def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun: set[str], restart: bool) -> None:
+    """Raises UserError where training would write over networks in a folder of which nothing says that they may be lost."""
+    is_run = (folder / "run.json").is_file()
+    if begun and not is_run and not restart:
+        raise UserError(
+            f"{folder / 'run.json'} is missing, though stage {', '.join(sorted(begun))} is there: put it back, or give --restart"
+        )
+    theirs = [name for stage in stages if stage not in begun for name in system.stage(stage).networks if (folder / name).exists()]
+    if theirs and not is_run and not begun:
+        raise UserError(f"{folder} holds {', '.join(theirs)}, but is not a run of MainTrain.py: give the run another name with --run")
+    if theirs and not restart:
+        raise UserError(
+            f"{folder} holds {', '.join(theirs)}, but not the training state to go on from: put {folder}/state back, give the run another "
+            "name with --run, or begin anew with --restart"
+        )
+
+
+def write_run(run: Run) -> None:
+    stages = {name: asdict(options) for name, options in run.options.items()}
+    content = {"system": run.system, "preset": run.preset, **{name: getattr(run, name) for name in OWN}, "stages": stages}
+    write_json(run.folder / "run.json", content)
+
+
+def restart(run: Run, system: System, stages: list[str]) -> None:
+    """Throws away all that these stages and those that build on them have made. Nothing but what a run writes is ever removed.
+
+    What painting reads goes first: a restart that is killed leaves nothing that looks finished and is not.
+    """
+    folder, anew = run.folder, system.following(stages)
+    for name in reversed(anew):
+        for network in system.stage(name).networks:
+            for place in (folder, folder / "best"):
+                shutil.rmtree(place / network, ignore_errors=True)
+        for part in ("state", "tensorboard"):
+            shutil.rmtree(folder / part / name, ignore_errors=True)
+        for preview in (folder / "previews").glob(f"{name}-*.png"):
+            preview.unlink(missing_ok=True)
+    path = folder / "best" / "best.json"
+    if path.is_file():
+        write_json(path, {name: best for name, best in read_best(folder).items() if name not in anew})
+    if (folder / "log.jsonl").is_file():
+        kept = [line for line in read_log(folder / "log.jsonl") if line.get("stage") not in anew]
+        with atomic_write(folder / "log.jsonl") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def read_best(folder: Path) -> dict[str, dict]:
+    """By stage, the step whose averaged weights are in `best`, and their metrics; {} where there is none, or it cannot be read."""
+    try:
+        best = json.loads((folder / "best" / "best.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return best if isinstance(best, dict) else {}
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that is meant by it or by `best` in it."""
+    checkpoint = checkpoint.resolve()
+    return checkpoint.parent if checkpoint.name == "best" else checkpoint
+
+
+def newest_run(checkpoints: Path, file: Callable[[Path], Path | None]) -> Path | None:
+    """The run below `checkpoints` of which the file that `file(run)` names was written last; None where none has it.
+
+    A run that cannot be read is passed over: nobody has asked for it.
+    """
+    times = {}
+    for path in checkpoints.glob("*/run.json"):
+        with suppress(UserError):
+            wanted = file(path.parent)
+            if wanted is not None and wanted.is_file():
+                times[path.parent] = wanted.stat().st_mtime
+    return max(times, key=times.get, default=None)

@@ -1,0 +1,72 @@
+"""The presets of every system, and what goes together."""
+
+from dataclasses import replace
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import Conditioner, denoise
+from models.networks.unet_2d_condition import UNet2DConditionModel
+from models.systems import SYSTEMS
+from utils.options import changed_though_fixed, faults
+
+PRESETS = SYSTEMS["diffusion"].presets
+
+
+@pytest.mark.parametrize("system, preset", [(name, preset) for name, system in SYSTEMS.items() for preset in system.presets])
+def test_every_preset_is_whole_and_without_a_fault(system, preset):
+    options = SYSTEMS[system].presets[preset]
+    assert [*options] == [stage.name for stage in SYSTEMS[system].stages]
+    for stage in SYSTEMS[system].stages:
+        assert type(options[stage.name]) is stage.Options
+        assert faults(options[stage.name], "") + options[stage.name].faults(options) == []
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_stages_stand_after_those_that_they_build_on(system):
+    names = [stage.name for stage in SYSTEMS[system].stages]
+    for stage in SYSTEMS[system].stages:
+        assert all(names.index(other) < names.index(stage.name) for other in stage.builds_on)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_networks_of_a_preset_fit_together(preset):
+    options = PRESETS[preset]["unet"]
+    vae = AutoencoderKL(PRESETS[preset]["vae"].network)
+    conditioner, unet = Conditioner(options.conditioner(vae.config)), UNet2DConditionModel(options.network(vae.config))
+    w, h = options.size
+    # shapes are known without computing anything
+    mean, _ = vae.posterior(jt.zeros(2, 3, h, w))
+    latents = (2, 4, h // vae.config.downscale, w // vae.config.downscale)
+    assert tuple(mean.shape) == latents
+    assert tuple(vae.reconstruct(mean).shape) == (2, 3, h, w)
+    reference = {"latents": np.zeros(latents, np.float32), "colors": np.zeros((2, 54), np.float32), "known": np.ones(2, np.float32)}
+    conditions = conditioner({"mask": {"mask": np.zeros((2, h, w), np.uint8)}, "reference": reference})
+    assert tuple(denoise(unet, jt.zeros(*latents), np.array([1, 999]), conditions).shape) == latents
+
+
+@pytest.mark.parametrize("stage, changed, words", [
+    ("unet", {"width": 200}, ["--unet_width 200 is not a multiple of 32"]),
+    ("vae", {"height": 100, "crop_width": 100}, ["--vae_height 100", "--vae_crop_width 100 is not a multiple of 8"]),
+    ("unet", {"patch_size": 16}, ["--unet_height 192 is not a multiple of 128"]),
+    ("vae", {"crop_width": 512, "crop_height": 512}, ["--vae_crop_width 512 is more than --vae_width 256", "--vae_crop_height"]),
+    ("vae", {"channels": (32, 50, 96, 96)}, ["--vae_channels: 50"]),
+    ("unet", {"channels": (64, 102, 192)}, ["--unet_channels: 102 is not a multiple of --unet_norm_groups"]),
+    ("unet", {"patch_size": 6}, ["--unet_width 256 is not a multiple of 96"]),
+    ("unet", {"heads": 3}, ["64 is not a multiple of --unet_heads 3", "128 is not a multiple of --unet_heads 3"]),
+    ("unet", {"attention": (1, 1)}, ["--unet_attention has 2 values for 3 levels"]),
+    ("unet", {"mask_channels": (16, 32)}, ["--unet_mask_channels has 2 values"]),
+    ("unet", {"prediction_type": "epsilon"}, ["epsilon says nothing of pure noise"]),
+])  # fmt: skip
+def test_every_fault_between_options_is_named(stage, changed, words):
+    options = PRESETS["tiny"] | {stage: replace(PRESETS["tiny"][stage], **changed)}
+    found = "; ".join(options[stage].faults(options))
+    assert all(word in found for word in words), found
+
+
+def test_what_a_run_cannot_change_are_its_networks_and_its_process():
+    tiny, small = PRESETS["tiny"]["unet"], PRESETS["small"]["unet"]
+    assert {"channels", "attention", "cross_attention_dim"} <= {*changed_though_fixed(tiny, small)}
+    assert changed_though_fixed(tiny, replace(tiny, steps=7, batch_size=3, lr=1.0, drop=0.1)) == []

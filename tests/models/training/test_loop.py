@@ -1,0 +1,242 @@
+"""The training loop, on a stage that it has never heard of: a toy GAN of two learners."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from models.networks.layers import Linear, freeze
+from models.training import learner as learning
+from models.training import loop
+from tests.models.training.toy_gan import OPTIONS, Network, Shape, trained
+from utils.errors import TrainingError
+from utils.optimizer import AdamW
+
+TOY = Path(__file__).with_name("toy_gan.py")
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """A run takes Ctrl-C and SIGTERM for its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert trained(folder)
+    return folder
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "state" / "toy").iterdir())
+
+
+def final_state(folder: Path) -> bytes:
+    return (folder / "state" / "toy" / "step-00000012.safetensors").read_bytes()
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_gan_is_trained_by_the_loop_that_trains_all(whole):
+    assert states(whole) == ["step-00000008.safetensors", "step-00000012.safetensors"]
+    state = load_file(whole / "state" / "toy" / "step-00000012.safetensors")
+    assert {name.split(".")[0] for name in state} == {"generator", "discriminator"}
+    kinds = {(name.split(".")[0], name.split(".")[1]) for name in state}
+    assert ("generator", "ema") in kinds and ("discriminator", "ema") not in kinds
+    steps = [line for line in lines(whole) if "loss" in line]
+    assert [line["step"] for line in steps] == [*range(1, 13)]
+    assert all((line["lr"], line["discriminator_lr"]) == (1e-3, 4e-3) for line in steps)
+    exported = load_file(whole / "generator" / "diffusion_pytorch_model.safetensors")
+    assert all(np.array_equal(array, state[f"generator.ema.generator.{name}"]) for name, array in exported.items())
+    assert not (whole / "discriminator").exists()
+    best = json.loads((whole / "best" / "best.json").read_text())["toy"]
+    values = {line["step"]: abs(line["val_radius"] - 1) for line in lines(whole) if "val_radius" in line}
+    assert [*values] == [4, 8, 12] and best["step"] == min(values, key=values.get)
+    assert len(list((whole / "previews").iterdir())) == 1
+
+
+@pytest.mark.bit_for_bit
+def test_a_gan_that_is_killed_resumes_to_the_same_bytes(whole, tmp_path):
+    """In the middle of step 7, after the discriminator's part of it."""
+    killed = subprocess.run([sys.executable, TOY, tmp_path / "run", "6"], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert states(tmp_path / "run") == ["step-00000004.safetensors"]
+    resumed = subprocess.run([sys.executable, TOY, tmp_path / "run"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert final_state(tmp_path / "run") == final_state(whole)
+    assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [*range(1, 13)]
+
+
+@pytest.mark.bit_for_bit
+def test_micro_batches_may_be_cut_anew_on_the_way(tmp_path):
+    """Eight examples a step as 8, as 4 and 4: each is seen once, in the same order."""
+    seen = {}
+
+    def note(name):
+        def change(stage):
+            step = stage.train_step
+
+            def noting(batches, number):
+                seen.setdefault(name, []).append(np.concatenate([batch["noise"] for batch in batches]))
+                return step(batches, number)
+
+            stage.train_step = noting
+
+        return change
+
+    assert trained(tmp_path / "one", replace(OPTIONS, steps=8, batch_size=8), note("one"))
+    assert trained(tmp_path / "other", replace(OPTIONS, steps=4, batch_size=8), note("other"))
+    assert trained(tmp_path / "other", replace(OPTIONS, steps=8, batch_size=4, accumulate=2), note("other"))
+    assert np.array_equal(np.concatenate(seen["one"]), np.concatenate(seen["other"]))
+
+
+def test_what_was_read_to_resume_is_let_go_of(whole, tmp_path, monkeypatch):
+    """It is as large as the training itself: 14 GB for the largest preset."""
+    subprocess.run(["cp", "-r", whole, tmp_path / "run"], check=True)
+    held, alive = [], []
+    read = loop.read_training_state
+
+    def reading(path):
+        arrays, info = read(path)
+        held.extend(weakref.ref(array) for array in arrays.values())
+        return arrays, info
+
+    def look(stage):
+        step = stage.train_step
+
+        def looking(batches, number):
+            gc.collect()
+            alive.append(sum(reference() is not None for reference in held))
+            return step(batches, number)
+
+        stage.train_step = looking
+
+    monkeypatch.setattr(loop, "read_training_state", reading)
+    assert trained(tmp_path / "run", replace(OPTIONS, steps=14), look)
+    assert held and alive == [0, 0]
+
+
+@pytest.mark.parametrize("moment", ["step", "validation"])
+def test_a_stop_saves_before_it_validates_or_paints(tmp_path, moment):
+    """Who stops a run kills it half a minute later: what comes first is the training state."""
+    events = []
+
+    def change(stage):
+        step, validate, preview = stage.train_step, stage.validate, stage.preview
+
+        def stepping(batches, number):
+            if moment == "step" and number == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(batches, number)
+
+        def validating(batch):
+            events.append("validation")
+            if moment == "validation":
+                os.kill(os.getpid(), signal.SIGTERM)
+                np.zeros(10).sum()  # a signal is noticed between two lines of Python
+                events.append("validation went on")
+            return validate(batch)
+
+        stage.train_step, stage.validate, stage.preview = stepping, validating, lambda pairs: events.append("preview") or preview(pairs)
+
+    assert not trained(tmp_path / "run", replace(OPTIONS, preview_every=4), change)
+    assert states(tmp_path / "run") == ["step-00000004.safetensors"]
+    assert events == {"step": [], "validation": ["validation"]}[moment]
+    assert not any("val_radius" in line for line in lines(tmp_path / "run"))
+    # what was left out is done when the run goes on
+    assert trained(tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8, 12]
+
+
+def test_a_stop_in_the_last_step_leaves_the_last_validation_for_later(tmp_path):
+    def stop_at_the_end(stage):
+        step = stage.train_step
+
+        def stepping(batches, number):
+            if number == 11:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(batches, number)
+
+        stage.train_step = stepping
+
+    trained(tmp_path / "run", change=stop_at_the_end)
+    assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8]
+    assert trained(tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8, 12]
+
+
+def test_a_run_killed_between_saving_and_exporting_exports_when_it_goes_on(whole, tmp_path):
+    """A painter must not go on painting what the training has left behind."""
+    subprocess.run(["cp", "-r", whole, tmp_path / "run"], check=True)
+    weights = tmp_path / "run" / "generator" / "diffusion_pytorch_model.safetensors"
+    newest = weights.read_bytes()
+    weights.write_bytes(newest.replace(b'"step": "12"', b'"step": "11"'))
+    assert trained(tmp_path / "run")
+    assert weights.read_bytes() == newest
+
+
+def test_gradients_that_are_never_finite_end_the_run(tmp_path, monkeypatch):
+    """They were skipped to the last step, and the good training states pushed out by those of a failed one."""
+    monkeypatch.setattr(learning, "FAILURES", 10)
+
+    def diverge(stage):
+        loss = stage.generator_loss
+        stage.steps = 0
+
+        def losses(batch):
+            stage.steps += 1
+            return {"loss": loss(batch)["loss"] * (float("inf") if stage.steps > 9 else 1.0)}
+
+        stage.generator_loss = losses
+
+    with pytest.raises(TrainingError, match="has not been finite in the 10 steps up to 19") as raised:
+        trained(tmp_path / "run", replace(OPTIONS, steps=400, save_every=4), diverge)
+    assert raised.value.status == 1 and "--lr" in str(raised.value)
+    assert states(tmp_path / "run") == ["step-00000004.safetensors", "step-00000008.safetensors"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    def spoil(stage):
+        step = stage.train_step
+
+        def stepping(batches, number):
+            scalars = step(batches, number)
+            if number == 6:
+                stage.generator.fc1.bias.update(jt.array(np.full(8, np.nan, np.float32)))
+            return scalars
+
+        stage.train_step = stepping
+
+    with pytest.raises(TrainingError, match="not finite after step 12"):
+        trained(tmp_path / "run", replace(OPTIONS, validate_every=100), spoil)
+    assert states(tmp_path / "run") == ["step-00000004.safetensors"]
+
+
+def test_training_of_weights_without_a_gradient_is_left_alone_and_not_stored():
+    """A learner of an adapter on a frozen network keeps the adapter alone."""
+    network = freeze(Network(Shape()))
+    network.fc1.adapter = Linear(2, 8)
+    learner = learning.Learner({"network": network}, learning.Recipe(lambda step: 0.1, ema=0.5))
+    before = network.fc1.weight.numpy()
+    losses = lambda batch: {"loss": (network(jt.array(batch)) + network.fc1.adapter(jt.array(batch)).sum()).sqr().mean()}  # noqa: E731
+    assert learner.step(losses, [np.ones((3, 2), np.float32)], 0)["grad_norm"] > 0
+    assert np.array_equal(before, network.fc1.weight.numpy())
+    names = {name.split(".", 2)[2] for name in learner.state() if name.startswith(("model.", "ema."))}
+    assert names == {"fc1.adapter.weight", "fc1.adapter.bias"}
+    assert isinstance(learner.optimizer, AdamW) and {*learner.optimizer.parameters} == {f"network.{name}" for name in names}

@@ -1,0 +1,57 @@
+"""Which pairs are validated on, and how."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from models.training.progress import VALIDATION_BATCH, VALIDATION_PAIRS, validate
+
+
+class Numbers:
+    """Each example is its own number."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def example(self, index, rng):
+        return {"number": np.array(index), "chance": rng.random()}
+
+
+def stage(seen, metrics):
+    def note(batch):
+        seen.append(batch)
+        return metrics(batch)
+
+    return SimpleNamespace(learners={}, validate=note)
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 17, 160, 161, 1000])
+def test_an_even_spread_is_validated_on_in_batches_of_more_than_one(size):
+    seen = []
+    found = validate(stage(seen, lambda batch: {"mean": batch["number"].mean()}), Numbers(size), seed=0)
+    numbers = np.concatenate([batch["number"] for batch in seen])
+    assert len(numbers) == len({*numbers}) == min(size, VALIDATION_PAIRS)
+    assert (numbers[0], numbers[-1]) == (0, size - 1)
+    assert np.ptp(np.diff(numbers)) <= 1 if size > 1 else True
+    assert max(len(batch["number"]) for batch in seen) <= VALIDATION_BATCH
+    assert min(len(batch["number"]) for batch in seen) > 1 or size == 1  # a batch of one is its own "other" picture
+    assert found["mean"] == pytest.approx(numbers.mean())
+
+
+def test_the_chance_of_an_example_is_always_the_same():
+    first, second = [], []
+    validate(stage(first, lambda batch: {}), Numbers(20), seed=3)
+    validate(stage(second, lambda batch: {}), Numbers(20), seed=3)
+    assert all(np.array_equal(a["chance"], b["chance"]) for a, b in zip(first, second, strict=True))
+
+
+def test_a_metric_that_some_batches_lack_is_the_mean_over_the_others():
+    def metrics(batch):
+        return {"all": 1.0} | ({"some": float(len(batch["number"]))} if 0 in batch["number"] else {})
+
+    found = validate(stage([], metrics), Numbers(17), seed=0)
+    assert found == {"all": 1.0, "some": 6.0}

@@ -1,0 +1,86 @@
+"""A step of every stage before the first."""
+
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+import pytest
+
+import MainTrain
+from models.training.progress import export
+from models.training.rehearsal import rehearse
+from models.training.run import Run, System
+from tests.models.training.toy_gan import OPTIONS, ToyGAN
+from utils.errors import TrainingError, telling_of_memory
+from utils.stop import Stop
+
+
+def system(events, short_of_memory=False):
+    """Two toy stages, of which the second stands on what the first has exported."""
+
+    class First(ToyGAN):
+        name, networks = "first", ("generator",)
+
+        def train_step(self, batches, step):
+            events.append((self.name, self.options.batch_size, len(batches)))
+            return super().train_step(batches, step)
+
+    class Second(First):
+        name, builds_on, networks = "second", ("first",), ()
+
+        def __init__(self, options, folder):
+            super().__init__(options, folder)
+            assert (folder / "generator" / "config.json").is_file()
+
+        def train_step(self, batches, step):
+            if short_of_memory:
+                raise RuntimeError("[f 1125 00:00:00 cuda_device_allocator.cc:31] Unable to alloc cuda device memory for size 1073741824")
+            return super().train_step(batches, step)
+
+    return System((First, Second), None, {})
+
+
+def run_in(folder: Path) -> Run:
+    return Run(folder, "toys", "tiny", {"first": OPTIONS, "second": OPTIONS})
+
+
+def test_every_stage_takes_one_step_and_leaves_nothing(tmp_path, capsys):
+    events = []
+    rehearse(system(events), ["first", "second"], ([], []), run_in(tmp_path))
+    assert events == [("first", 4, 1), ("second", 4, 1)]
+    assert list(tmp_path.iterdir()) == []
+    assert "All of them work; that took" in capsys.readouterr().out
+
+
+def test_a_stage_that_is_trained_is_stood_on_and_left_as_it_is(tmp_path):
+    jt.set_global_seed(5)
+    export(ToyGAN(OPTIONS, tmp_path), tmp_path, 7)
+    before = {path: path.read_bytes() for path in (tmp_path / "generator").iterdir()}
+    events = []
+    rehearse(system(events), ["second"], ([], []), run_in(tmp_path))
+    assert [name for name, *_ in events] == ["second"]
+    assert {path: path.read_bytes() for path in (tmp_path / "generator").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["generator"]
+
+
+def test_what_memory_is_too_short_for_is_said_before_the_first_step(tmp_path, monkeypatch):
+    """And not after the 100,000 steps of the stage before."""
+    events = []
+    monkeypatch.setitem(MainTrain.SYSTEMS, "toys", system(events, short_of_memory=True))
+    args = type("args", (), {"init_first": None, "init_second": None, "workers": 0})
+    with pytest.raises(TrainingError) as raised, telling_of_memory(MainTrain.LESS_MEMORY):
+        MainTrain.train_stages(run_in(tmp_path), ["first", "second"], ([], []), args, Stop(float("inf")))
+    assert len(events) == 1 and not (tmp_path / "state").exists()
+    assert all(word in str(raised.value) for word in ("--preset small", "--recompute", "--batch_size", "--accumulate"))
+
+
+@pytest.mark.parametrize("error, told", [
+    (RuntimeError("CUDA error at a.cc:1 code=2( cudaErrorMemoryAllocation ) cudaMalloc"), True),
+    (RuntimeError("cudnn: CUDNN_STATUS_ALLOC_FAILED"), True),
+    (MemoryError(), True),
+    (np.core._exceptions._ArrayMemoryError((1 << 50,), np.dtype(np.float32)), True),
+    (RuntimeError("Check failed: shapes differ"), False),
+])  # fmt: skip
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error, told):
+    with pytest.raises(TrainingError if told else type(error)), telling_of_memory("take less"):
+        raise error

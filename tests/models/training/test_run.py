@@ -1,0 +1,202 @@
+"""What a run is: chosen, kept, read again, begun anew."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import MainTrain
+from models.systems import SYSTEMS, painter_file
+from models.training.run import System, choose_run, newest_run, read_run, restart, write_run
+from utils.checkpoint import save_training_state, write_json
+from utils.errors import UserError
+
+PRESETS = SYSTEMS["diffusion"].presets
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+    """What these words of a command line make of the run in `tmp_path`/run."""
+
+    def choose(*words):
+        monkeypatch.setattr(sys, "argv", ["MainTrain.py", "--run", str(tmp_path / "run"), *map(str, words)])
+        args = MainTrain.parse_arguments()
+        MainTrain.check_arguments(args)
+        return choose_run(args, tmp_path / "run", args.system, SYSTEMS, default_preset="tiny")
+
+    return choose
+
+
+def begin(run, *stages):
+    """A run that has trained these stages a little."""
+    write_run(run)
+    for stage in stages:
+        save_training_state(run.folder / "state" / stage, 3, {"w": np.zeros(2)}, {}, keep=2)
+        for network in SYSTEMS[run.system].stage(stage).networks:
+            for place in (run.folder, run.folder / "best"):
+                write_json(place / network / "config.json", {})
+        write_json(run.folder / "previews" / f"{stage}-00000003.png", {})
+    write_json(run.folder / "best" / "best.json", {stage: {"step": 3, "value": 1.0} for stage in stages})
+    (run.folder / "log.jsonl").write_text("".join(json.dumps({"step": 3, "stage": stage}) + "\n" for stage in stages))
+    return run
+
+
+def test_a_run_is_the_preset_and_what_the_command_line_says(chosen):
+    run = chosen("--steps", 7, "--unet_steps", 9, "--vae_channels", 16, 16, 16, 16, "--ema", 0.5, "--seed", 3)
+    assert (run.system, run.preset, run.seed) == ("diffusion", "tiny", 3)
+    assert (run.options["vae"].steps, run.options["unet"].steps) == (7, 9)
+    assert run.options["vae"].channels == (16, 16, 16, 16) and run.options["vae"].ema == run.options["unet"].ema == 0.5
+    assert run.options["unet"].channels == PRESETS["tiny"]["unet"].channels
+    assert chosen("--preset", "base").options == PRESETS["base"]
+    only = chosen("--stage", "unet", "--steps", 7)
+    assert (only.options["vae"].steps, only.options["unet"].steps) == (PRESETS["tiny"]["vae"].steps, 7)
+
+
+def test_a_run_comes_back_as_it_was_written(chosen):
+    run = begin(chosen("--unet_steps", 9, "--val_fraction", 0.2, "--accumulate", 3), "vae")
+    assert read_run(run.folder, SYSTEMS) == run
+    assert chosen() == run  # also how many micro-batches a step has
+    assert chosen("--unet_lr", 0.5).options["unet"].steps == 9
+
+
+def test_what_is_younger_than_a_run_takes_the_value_of_its_preset(chosen):
+    """And not that of the largest one."""
+    run = begin(chosen("--unet_steps", 9), "vae")
+    path = run.folder / "run.json"
+    stored = json.loads(path.read_text())
+    del stored["stages"]["unet"]["warmup"], stored["stages"]["vae"]["channels"]
+    path.write_text(json.dumps(stored))
+    assert read_run(run.folder, SYSTEMS) == run
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda stored: stored["stages"]["vae"].update(colour=1), ["unknown option colour", "stage vae", "another version", "Nothing is lost"]),
+    (lambda stored: stored["stages"]["vae"].update(steps="many"), ["--vae_steps is many"]),
+    (lambda stored: stored["stages"].update(unet=[1]), ["stage unet"]),
+    (lambda stored: stored.pop("seed"), ["seed missing or wrong"]),
+    (lambda stored: stored.update(seed="one", stages=[]), ["stages, seed missing or wrong"]),
+    (lambda stored: stored.update(system="weather"), ["system weather", "diffusion"]),
+    (lambda stored: stored.update(preset="huge"), ["preset huge", "tiny"]),
+])  # fmt: skip
+def test_a_damaged_run_is_said_in_a_sentence(chosen, change, words):
+    run = begin(chosen(), "vae")
+    path = run.folder / "run.json"
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError) as raised:
+        read_run(run.folder, SYSTEMS)
+    assert all(word in str(raised.value) for word in (str(path), *words)), raised.value
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_file_that_is_no_run_is_said_in_a_sentence(chosen, content):
+    run = begin(chosen(), "vae")
+    (run.folder / "run.json").unlink()
+    if content is not None:
+        (run.folder / "run.json").write_text(content)
+    with pytest.raises(UserError, match=str(run.folder / "run.json")):
+        read_run(run.folder, SYSTEMS)
+    assert chosen("--restart").options == PRESETS["tiny"]  # which needs nothing of it
+
+
+def test_what_has_begun_keeps_its_networks_its_seed_and_its_split(chosen):
+    begin(chosen(), "vae")
+    for words, name in (
+        (("--vae_channels", 16, 16, 16, 16), "vae_channels"), (("--seed", 1), "seed"), (("--val_fraction", 0.4), "val_fraction"),
+        (("--preset", "small"), "vae_channels"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"changes what it cannot: .*{name}"):
+            chosen(*words)
+    assert chosen("--unet_channels", 64, 64, 64).options["unet"].channels == (64, 64, 64)  # which has not begun
+    assert chosen("--restart", "--vae_channels", 16, 16, 16, 16).options["vae"].channels == (16, 16, 16, 16)
+
+
+def test_every_fault_of_a_command_is_named_at_once(chosen):
+    with pytest.raises(UserError, match=r"--vae_lr is nan.*--unet_steps is 0.*--unet_noise_schedule is pink: choose linear"):
+        chosen("--vae_lr", "nan", "--unet_steps", 0, "--unet_noise_schedule", "pink")
+    with pytest.raises(UserError, match=r"--seed.*--val_fraction.*nowhere does not exist"):
+        chosen("--seed", -1, "--val_fraction", 2, "--init_vae", "/nowhere")
+    with pytest.raises(UserError, match="does not train stage vae"):
+        chosen("--stage", "unet", "--init_vae", "/tmp")
+
+
+def test_a_run_of_another_system_is_left_alone(chosen):
+    begin(chosen(), "vae")
+    with pytest.raises(UserError, match="is a run of system diffusion, not judge"):
+        chosen("--system", "judge")
+
+
+def test_a_folder_that_is_no_run_is_not_trained_into(chosen, tmp_path):
+    write_json(tmp_path / "run" / "vae" / "config.json", {})
+    for words in ((), ("--restart",)):
+        with pytest.raises(UserError, match="holds vae, but is not a run"):
+            chosen(*words)
+
+
+def test_networks_without_their_training_state_are_not_written_over(chosen):
+    """Who has deleted state/ to save room must not lose the rest by giving the command again."""
+    run = begin(chosen(), "vae", "unet")
+    shutil.rmtree(run.folder / "state" / "unet")
+    with pytest.raises(UserError, match="holds unet, conditioner, but not the training state"):
+        chosen()
+    assert chosen("--stage", "vae") and chosen("--restart")
+
+
+def test_training_states_without_their_run_are_not_gone_on_from(chosen):
+    """A new seed and split over old weights."""
+    run = begin(chosen(), "vae")
+    (run.folder / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json is missing, though stage vae is there"):
+        chosen()
+    assert chosen("--restart").seed == 0
+
+
+@pytest.mark.parametrize("stages, gone, left", [
+    (["vae"], {"vae", "unet", "conditioner"}, set()),
+    (["unet"], {"unet", "conditioner"}, {"vae"}),
+])  # fmt: skip
+def test_a_restart_leaves_nothing_of_the_stages_and_of_those_that_build_on_them(chosen, stages, gone, left):
+    """What would be painted with, in the run and in its `best`, least of all."""
+    run = begin(chosen(), "vae", "unet")
+    (run.folder / "mine.txt").write_text("kept")
+    restart(run, SYSTEMS["diffusion"], stages)
+    folders = {path.name for path in run.folder.iterdir()} | {path.name for path in (run.folder / "best").iterdir()}
+    assert not gone & folders and left <= folders and "mine.txt" in folders
+    assert {path.name for path in (run.folder / "state").iterdir()} == left
+    assert {*json.loads((run.folder / "best" / "best.json").read_text())} == left
+    assert {json.loads(line)["stage"] for line in (run.folder / "log.jsonl").read_text().splitlines()} == left
+    assert {path.name.split("-")[0] for path in (run.folder / "previews").iterdir()} == left
+
+
+def test_what_builds_on_a_stage_is_found_all_the_way():
+    def stage(name, *builds_on):
+        return type(name, (), {"name": name, "builds_on": builds_on})
+
+    system = System((stage("vae"), stage("unet", "vae"), stage("judge"), stage("control", "unet"), stage("style", "control")), None, {})
+    assert system.following(["vae"]) == ["vae", "unet", "control", "style"]
+    assert system.following(["control"]) == ["control", "style"]
+    assert system.following(["judge"]) == ["judge"]
+
+
+def test_the_newest_run_that_has_a_file_is_found(tmp_path):
+    assert newest_run(tmp_path, lambda run: run / "unet" / "config.json") is None
+    for age, name in enumerate(("new", "old", "unfinished")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+        if name != "unfinished":
+            write_json(tmp_path / name / "unet" / "config.json", {})
+            path: Path = tmp_path / name / "unet" / "config.json"
+            os.utime(path, (1000 - age, 1000 - age))
+    assert newest_run(tmp_path, lambda run: run / "unet" / "config.json") == tmp_path / "new"
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(chosen, tmp_path):
+    run = begin(chosen(), "vae", "unet")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text('{"preset": "tiny"}')
+    assert newest_run(tmp_path, painter_file) == run.folder

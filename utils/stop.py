@@ -1,0 +1,56 @@
+"""Stopping a run in good order: Ctrl-C, SIGTERM and the end of its time."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+class Stop:
+    """Whether training is to stop: after Ctrl-C or SIGTERM, or when the time is up.
+
+    `catch` is the handler of the signals. It raises KeyboardInterrupt at once, except inside `finishing`: there the first signal waits, so
+    that the step under way can end and be saved, and a second one raises it.
+    """
+
+    def __init__(self, max_minutes: float):
+        self.deadline = time.monotonic() + 60 * max_minutes
+        self.signal, self.waits = None, False
+
+    def catch(self, number: int, frame: object) -> None:
+        twice, self.signal = self.signal is not None, number
+        if twice or not self.waits:
+            raise KeyboardInterrupt
+        tqdm.write("Stopping after this step, to save it. Once more to stop at once.", file=sys.stderr)
+
+    @property
+    def wanted(self) -> bool:
+        return self.signal is not None or time.monotonic() > self.deadline
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that was stopped: 128 and the signal's number, or 0 where its time was up."""
+        return 128 + self.signal if self.signal else 0
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Inside, a first signal waits until `wanted` is asked for."""
+        yield from self._with(waits=True)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal ends the block, and no more: for what may be left undone, such as a preview."""
+        try:
+            yield from self._with(waits=False)
+        except KeyboardInterrupt:
+            if self.signal is None:
+                raise
+
+    def _with(self, waits: bool) -> Iterator[None]:
+        outside, self.waits = self.waits, waits
+        try:
+            yield
+        finally:
+            self.waits = outside
