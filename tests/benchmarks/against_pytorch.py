@@ -39,7 +39,7 @@ from models.diffusion.schedule import NoiseSchedule
 from models.networks.layers import DTYPES, autocast
 from models.networks.pretrained import save_network
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from models.presets import PRESETS, unet_config, vae_config
+from models.systems import SYSTEMS
 from utils.checkpoint import module_arrays
 from utils.optimizer import AdamW
 
@@ -55,8 +55,9 @@ NETWORKS = {  # configuration, and size of the latents (height, width)
         (48, 64),
     ),
     **{
-        name: (unet_config(config), (config.height // vae_config(config).downscale, config.width // vae_config(config).downscale))
-        for name, config in PRESETS.items()
+        name: (stages["unet"].network(vae), (stages["unet"].height // vae.downscale, stages["unet"].width // vae.downscale))
+        for name, stages in SYSTEMS["diffusion"].presets.items()
+        for vae in [stages["vae"].network]
     },
 }
 LR, MAX_NORM = 1e-4, 1.0

@@ -1,6 +1,7 @@
 """Do the pictures follow mask and reference? Paints test pairs with their references and with each other's, and compares.
 
-    python tests/benchmarks/conditions.py --checkpoint checkpoints/main --input_path <test set> --img_path <photos> --truth_path <photos>
+    python tests/benchmarks/conditions.py --checkpoint checkpoints/diffusion --input_path <test set> --img_path <photos>
+                                          --truth_path <photos of the test set>
 
 Prints, as JSON:
 
@@ -27,7 +28,9 @@ from tqdm import tqdm
 
 from datasets.landscape import read_image, read_mask
 from datasets.test_pairs import find_test_pairs
-from models.painters.latent_diffusion import LatentDiffusion
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.systems import SYSTEMS
+from models.training.run import read_run, run_of
 from utils.errors import or_exit
 from utils.image import colorize_mask, contact_sheet, write_png
 
@@ -54,13 +57,13 @@ def main() -> None:
     parser.add_argument("--ref_guidance", type=float, default=1.5)
     args = parser.parse_args()
 
-    model = LatentDiffusion.load(args.checkpoint)
-    size = (model.config.width, model.config.height)
+    painter = LatentDiffusion.load(read_run(run_of(args.checkpoint), SYSTEMS), args.checkpoint.resolve())
+    options = PaintingOptions(guidance=args.guidance, ref_guidance=args.ref_guidance)
     pairs = find_test_pairs(args.input_path, args.img_path)
     pairs = pairs[:: max(1, len(pairs) // args.count)][: args.count]
-    masks = np.stack([read_mask(pair.mask, size) for pair in pairs])
-    references = np.stack([read_image(pair.reference, size) for pair in pairs])
-    truths = [read_image(args.truth_path / f"{pair.stem}.jpg", size) for pair in pairs]
+    masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
+    references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
+    truths = [read_image(args.truth_path / f"{pair.stem}.jpg", painter.size) for pair in pairs]
     others = np.roll(references, 1, axis=0)
 
     def paint(masks: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -68,7 +71,7 @@ def main() -> None:
         for first in tqdm(range(0, len(masks), 8), desc="painting", unit="batch", dynamic_ncols=True):
             part = slice(first, first + 8)
             seeds = list(range(first, first + len(masks[part])))
-            pictures.append(model.generate(masks[part], references[part], seeds, "dpm++2m", 25, args.guidance, args.ref_guidance))
+            pictures.append(painter.paint(masks[part], references[part], seeds, options))
         return np.concatenate(pictures)
 
     own, swapped, elsewhere = paint(masks, references), paint(masks, others), paint(np.roll(masks, 1, axis=0), references)

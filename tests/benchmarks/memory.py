@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
@@ -37,15 +36,28 @@ from datasets.landscape import read_image, read_mask
 from datasets.loader import stack
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
-from MainTrain import VALIDATION_BATCH, train_step, validate
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner
 from models.networks.pretrained import save_network
+from models.networks.recompute import recomputation
 from models.networks.unet_2d_condition import UNet2DConditionModel
-from models.painters.latent_diffusion import LatentDiffusion
-from models.presets import PRESETS, Config, conditioner_config, unet_config, vae_config
-from models.stages import MAIN_STAGES, STAGES
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.systems import SYSTEMS
+from models.training.options import StageOptions
+from models.training.progress import VALIDATION_BATCH, validate
 from utils.checkpoint import module_arrays
+
+SYSTEM = SYSTEMS["diffusion"]
+STAGES = [stage.name for stage in SYSTEM.stages]
+
+
+def chosen_options(args: argparse.Namespace) -> dict[str, StageOptions]:
+    """The preset's options by stage, with the size and the batch that are asked for; the autoencoder sees whole pictures."""
+    options = {
+        name: replace(preset, width=args.width, height=args.height, batch_size=args.batch_size)
+        for name, preset in SYSTEM.presets[args.preset].items()
+    }
+    return options | {"vae": replace(options["vae"], crop_width=args.width, crop_height=args.height)}
 
 
 def peak_memory() -> int:
@@ -84,71 +96,70 @@ def tensors(action: Callable[[], object]) -> float:
     return found
 
 
-def training(name: str, config: Config, recompute: bool, folder: Path) -> dict[str, float]:
+def training(name: str, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
     """Memory of stage `name`, and seconds of a step. Leaves the gradients in `folder`."""
     pairs = check_training_pairs(folder / "data")
     if name == "unet":  # which begins with an autoencoder that is trained
-        vae = AutoencoderKL(vae_config(config))
+        vae = AutoencoderKL(options["vae"].network)
         save_network(vae, module_arrays(vae), folder / "vae")
         del vae
         jt.gc()
     meter = Meter()
-    stage = STAGES[name](config, folder)
+    stage = SYSTEM.stage(name)(options[name], folder)
     meter.rest()
     sets = []
     meter.peak("encoding", lambda: sets.extend(stage.datasets(pairs, pairs[:VALIDATION_BATCH])))
-    batch = stack([sets[0].example(i, np.random.default_rng(i)) for i in range(stage.batch_size)])
+    batch = stack([sets[0].example(i, np.random.default_rng(i)) for i in range(stage.options.batch_size)])
 
-    def step(number: int) -> Callable[[], object]:
-        return lambda: train_step(stage, [batch], number, SimpleNamespace(recompute=recompute))
+    def step(number: int) -> None:
+        with recomputation(recompute):
+            stage.train_step([batch], number)
 
     at_rest = tensors(lambda: jt.ones(1).sync())
-    meter.peak("step", lambda: meter.found.update(tensors=tensors(step(0)) - at_rest))
+    meter.peak("step", lambda: meter.found.update(tensors=tensors(lambda: step(0)) - at_rest))
     with open(folder / f"{recompute}.gradients", "wb") as file:
-        for moment in stage.learner.optimizer.first.values():  # so far the gradients, times a number
-            file.write(moment.numpy().data)
+        for learner in stage.learners.values():
+            for moment in learner.optimizer.first.values():  # so far the gradients, times a number
+                file.write(moment.numpy().data)
     start = time.time()  # by now all is compiled
-    meter.peak("step", step(1))
+    meter.peak("step", lambda: step(1))
     seconds = time.time() - start
     meter.peak("validating", lambda: validate(stage, sets[1], seed=0))
     return meter.found | {"seconds": seconds}
 
 
-def painting(config: Config, batch_size: int, tile: int | None, folder: Path) -> dict[str, float]:
-    size = (config.width, config.height)
+def painting(options: dict[str, StageOptions], batch_size: int, tile: int, folder: Path) -> dict[str, float]:
+    own = options["unet"]
     pairs = check_training_pairs(folder / "data")[:batch_size]
     masks, photos = (
-        np.stack([read(path, size) for path in paths])
+        np.stack([read(path, own.size) for path in paths])
         for read, paths in ((read_mask, [pair.mask for pair in pairs]), (read_image, [pair.image for pair in pairs]))
     )
     meter = Meter()
-    networks = AutoencoderKL(vae_config(config)), UNet2DConditionModel(unet_config(config)), Conditioner(conditioner_config(config))
-    networks[0].config.scaling_factor = 1.0
+    vae = AutoencoderKL(options["vae"].network)
+    vae.config.scaling_factor = 1.0
+    painter = LatentDiffusion(own, vae, UNet2DConditionModel(own.network(vae.config)), Conditioner(own.conditioner(vae.config)))
     meter.rest()
-    model = LatentDiffusion(config, *networks)
-    scales = {"guidance": 3.0, "ref_guidance": 1.5}
-    meter.peak("painting", lambda: model.generate(masks, photos, list(range(batch_size)), "dpm++2m", steps=2, **scales, tile=tile))
+    meter.peak("painting", lambda: painter.paint(masks, photos, list(range(batch_size)), PaintingOptions(steps=2, tile=tile)))
     return meter.found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--preset", choices=SYSTEM.presets, default="small")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--measure", nargs="+", choices=(*MAIN_STAGES, "painting"), default=[*MAIN_STAGES, "painting"])
+    parser.add_argument("--measure", nargs="+", choices=(*STAGES, "painting"), default=[*STAGES, "painting"])
     parser.add_argument("--recompute_only", action="store_true", help="leave out the plain steps, where there is no memory for them")
-    parser.add_argument("--tile", type=int, help="paint with this --tile")
+    parser.add_argument("--tile", type=int, default=0, help="paint with this --tile")
     parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    size = {"width": args.width, "height": args.height, "crop_width": args.width, "crop_height": args.height}
-    batches = {"vae_batch_size": args.batch_size, "unet_batch_size": args.batch_size}
-    config = replace(PRESETS[args.preset], **size, **batches)
+    options = chosen_options(args)
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
         jt.set_global_seed(0)
-        found = painting(config, args.batch_size, args.tile, folder) if what == "painting" else training(what, config, recompute, folder)
+        found = painting(options, args.batch_size, args.tile, folder) if what == "painting" else training(what, options, recompute, folder)
         print(json.dumps(found))
         return
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from datasets.test_pairs import TestPair
 from models.metrics import score
-from models.metrics.rows import digest, measured
 from models.networks.inception import FEATURES, Inception
 from utils.checkpoint import module_arrays, write_safetensors
 from utils.image import resize, write_jpeg
+from utils.rows import digest, measured
 
 FRESH = 64  # of each set, measured by the network
 

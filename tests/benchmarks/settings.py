@@ -1,7 +1,8 @@
 """What the choices of painting do to the score: paints the test pairs under each of them, scores the pictures, prints a table.
 
-    python tests/benchmarks/settings.py --checkpoint checkpoints/main --judge checkpoints/judge --input_path <test set> --img_path <photos>
-                                        --truth_path <photos of the test set> --train_path <training set> --output_path settings
+    python tests/benchmarks/settings.py --checkpoint checkpoints/diffusion --judge checkpoints/judge --input_path <test set>
+                                        --img_path <photos> --truth_path <photos of the test set> --train_path <training set>
+                                        --output_path settings
 
 First come the ceiling, the true photos, and the floor, masks painted in the mean colour that each class has in the training photos.
 --table steps does the same for DDIM and DPM-Solver++ at 10 to 50 steps, with the default guidance and colour matching; --count N takes N of
@@ -35,6 +36,8 @@ from datasets.test_pairs import find_test_pairs
 from models.metrics.fid import frechet_distance, moments
 from models.metrics.mask_accuracy import Judge, load_judge
 from models.networks.segformer import normalize
+from models.systems import SYSTEMS
+from models.training.run import read_run
 from utils.checkpoint import write_json
 from utils.errors import or_exit
 from utils.image import write_jpeg
@@ -98,7 +101,7 @@ def main() -> None:
     pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
     pairs = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(args.count, len(pairs))).round().astype(int))]
     write_json(args.output_path / "pairs.json", {pair.mask.name: pair.reference.name for pair in pairs})
-    judge = load_judge(args.judge)
+    judge = load_judge(read_run(args.judge.resolve(), SYSTEMS))
     photos = moments(features(judge, [pair.image for pair in train], "training photos"))
     colors = class_colors(train)
     ceiling, floor = args.output_path / "true photos", args.output_path / "mean colour of each class"
