@@ -109,7 +109,7 @@ def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
 def paint(pairs: list[TestPair], painter, judge: Judge | None, args: argparse.Namespace) -> None:
     """Writes the pictures of one batch that are not there.
 
-    It is painted whole even where some are there: the same batches give the same bytes, whatever was killed when.
+    The whole batch is painted even where some are there, so that the results do not depend on when a run was killed.
     """
     missing = [pair for pair in pairs if not is_there(args, pair)]
     if not missing:

@@ -25,13 +25,12 @@ from datasets.pairs import Pair, check_training_pairs, split
 from datasets.synthetic.write import write_dataset
 from models.networks.layers import DTYPES, autocast
 from models.networks.recompute import recomputation
-from models.systems import DEFAULT, SYSTEMS
+from models.systems import DEFAULT, SYSTEMS, system_of
 from models.training.loop import train
 from models.training.options import StageOptions
 from models.training.rehearsal import rehearse
-from models.training.run import Run, choose_run, restart, stages_of, stored_system, write_run
+from models.training.run import Run, begun_stages, choose_run, restart, stages_of, write_run
 from utils import parallel
-from utils.checkpoint import latest_training_state
 from utils.errors import UserError, or_exit, telling_of_memory
 from utils.files import locked
 from utils.options import add_arguments, argument_parser
@@ -52,64 +51,57 @@ def parse_arguments() -> argparse.Namespace:
     first.add_argument("--run")
     first.add_argument("--restart", action="store_true")
     chosen, _ = first.parse_known_args()
-    folder = ROOT / "checkpoints" / (chosen.run or chosen.system or DEFAULT)
-    name = chosen.system or stored_system(folder, otherwise=DEFAULT, damaged=chosen.restart)
-    system = SYSTEMS.get(name, SYSTEMS[DEFAULT])
+    run_name = chosen.run or chosen.system or DEFAULT
+    name = chosen.system or system_of(ROOT / "checkpoints" / run_name, chosen.restart)
+    system = SYSTEMS[name]
 
     parser = argument_parser(__doc__)
     run = parser.add_argument_group("the run")
     run.add_argument(
-        "--system",
-        choices=SYSTEMS,
-        default=name,
-        help=f"what is trained; this help is that of %(default)s (default: the run's, or {DEFAULT})",
+        "--system", choices=SYSTEMS, default=name, help=f"what is trained (default: the run's, or {DEFAULT}; here %(default)s)"
     )
+    run.add_argument("--run", default=run_name, help="name of its folder below checkpoints/, or a path (default: the system's name)")
     run.add_argument(
-        "--run",
-        default=folder.name if chosen.run is None else chosen.run,
-        help="name of its folder below checkpoints/, or a path (default: the system's name)",
-    )
-    run.add_argument(
-        "--input_path",
-        type=Path,
-        help="training set: a folder with imgs/ and labels/, itself or below train_resized/ or train/ (default: the run's own)",
+        "--input_path", type=Path, help="training set: a folder with train_resized/, train/, or imgs/ and labels/ (default: the run's)"
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
-    run.add_argument(
-        "--stage", choices=[stage.name for stage in system.stages], help="train this stage only (default: one after the other)"
-    )
+    run.add_argument("--stage", choices=[stage.name for stage in system.stages], help="train this stage only (default: all in turn)")
     run.add_argument("--preset", choices=system.presets, help="(default: base on CUDA, tiny on the CPU)")
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
-    run.add_argument(
-        "--restart",
-        action="store_true",
-        help="throw away what the run has of these stages, and of those that build on them, and begin anew",
-    )
+    run.add_argument("--restart", action="store_true", help="throw away these stages and those that build on them, and begin anew")
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on")
     run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
-    for stage in system.stages:
-        run.add_argument(f"--init_{stage.name}", type=Path, help=f"start stage {stage.name} from published weights (folder or file)")
+    for network in (network for stage in system.stages for network in stage.networks):
+        run.add_argument(f"--init_{network}", type=Path, help=f"start network {network} from published weights (folder or file)")
     run.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products; weights stay float32 (default: %(default)s)")
     run.add_argument("--recompute", action="store_true", help="keep less for the gradient and compute it again: less memory, longer steps")
     group = parser.add_argument_group("every stage of this command; a resumed run keeps its own")
     add_arguments(group, StageOptions, "", {})
     for stage in system.stages:
-        group = parser.add_argument_group(f"stage {stage.name}; in brackets the presets' values")
+        group = parser.add_argument_group(f"stage {stage.name}; the presets' values in parentheses")
         add_arguments(group, stage.Options, f"{stage.name}_", {name: preset[stage.name] for name, preset in system.presets.items()})
     return parser.parse_args()
+
+
+def published_weights(args: argparse.Namespace, stage: type) -> dict[str, Path]:
+    """Where networks of a stage are to start from, by name."""
+    return {network: path for network in stage.networks if (path := getattr(args, f"init_{network}")) is not None}
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError, naming every fault, for what makes no sense here."""
     system = SYSTEMS[args.system]
     faults = ["--workers must not be negative"] if args.workers < 0 else []
-    faults += ["--seed must be at least 0 and below 2^63"] if args.seed is not None and not 0 <= args.seed < 2**63 else []
+    faults += ["--seed must be at least 0 and below 2^31"] if args.seed is not None and not 0 <= args.seed < 2**31 else []
+    faults += ["--max_minutes must be at least 0"] if not args.max_minutes >= 0 else []
+    faults += ["--run must not be empty"] if not args.run else []
     faults += ["--val_fraction must be above 0 and below 1"] if args.val_fraction is not None and not 0 < args.val_fraction < 1 else []
-    weights = {stage.name: path for stage in system.stages if (path := getattr(args, f"init_{stage.name}")) is not None}
-    faults += [f"{path} does not exist" for path in weights.values() if not path.exists()]
-    faults += [f"--init_{stage}: this command does not train stage {stage}" for stage in weights if stage not in stages_of(args, system)]
+    for stage in system.stages:
+        for network, path in published_weights(args, stage).items():
+            faults += [f"{path} does not exist"] if not path.exists() else []
+            faults += [f"--init_{network}: this command does not train stage {stage.name}"] if args.stage not in (None, stage.name) else []
     if faults:
         raise UserError("; ".join(faults))
 
@@ -134,16 +126,16 @@ def training_and_validation_pairs(run: Run, skip_bad: bool) -> tuple[list[Pair],
 def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair]], args: argparse.Namespace, stop: Stop) -> bool:
     """Trains one stage after the other; returns whether all are done."""
     system = SYSTEMS[run.system]
-    begun = {name: latest_training_state(run.folder / "state" / name) is not None for name in stages}
-    to_try = [name for name in stages if not begun[name]]
+    begun = begun_stages(run.folder)
+    to_try = [name for name in stages if name not in begun]
     if len(to_try) > 1:
         rehearse(system, to_try, pairs, run)
     for name in stages:
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
         stage = system.stage(name)(run.options[name], run.folder)
-        weights = getattr(args, f"init_{name}")
-        if weights is not None and not begun[name]:
-            next(learner for learner in stage.learners.values() if name in learner.networks).initialise(name, weights)
+        for network, path in published_weights(args, system.stage(name)).items():
+            if name not in begun:
+                next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
         if not train(stage, pairs, run, system.following([name])[1:], args.workers, stop):
             return False
         del stage
@@ -151,8 +143,8 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
     return True
 
 
-def say_how_to_go_on(what_is_saved: str) -> None:
-    again = shlex.join([sys.executable, *(word for word in sys.argv if word != "--restart")])
+def say_how_to_go_on(what_is_saved: str, restarted: bool) -> None:
+    again = shlex.join([sys.executable, *(word for word in sys.argv if not (restarted and word == "--restart"))])
     if parallel.MAIN:
         print(f"Stopped. {what_is_saved} To go on: {f'mpirun -np {parallel.SIZE} … ' if parallel.SIZE > 1 else ''}{again}", file=sys.stderr)
 
@@ -175,6 +167,7 @@ def main() -> None:
         parallel.wait_for_all()  # before one writes what others have yet to read
         sizes = ", ".join(f"{name} {'x'.join(map(str, run.options[name].size))}" for name in stages)
         print(f"System {run.system}, preset {run.preset}: {sizes}. Run: {folder}")
+        restarted = False
         try:
             with parallel.main_first():
                 pairs = training_and_validation_pairs(run, args.skip_bad)
@@ -182,12 +175,13 @@ def main() -> None:
                 if parallel.MAIN:
                     if args.restart:
                         restart(run, system, stages)
+                        restarted = True
                     write_run(run)
             if not train_stages(run, stages, pairs, args, stop):
-                say_how_to_go_on("Saved.")
+                say_how_to_go_on("What was done is saved.", restarted)
                 sys.exit(stop.status)
         except KeyboardInterrupt:
-            say_how_to_go_on("What was saved before is there.")
+            say_how_to_go_on("What was saved before is there.", restarted)
             sys.exit(stop.status)
     if system.painter and args.stage is None:
         print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")

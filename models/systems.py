@@ -51,6 +51,19 @@ SYSTEMS = {
 DEFAULT = "diffusion"
 
 
+def system_of(folder: Path, restart: bool) -> str:
+    """The system of the run in a folder; the default one where there is no run, or one that cannot be read is begun anew."""
+    try:
+        name = read_json(folder)["system"] if (folder / "run.json").is_file() else DEFAULT
+    except UserError:
+        if not restart:
+            raise
+        return DEFAULT
+    if name not in SYSTEMS:
+        raise UserError(f"{folder / 'run.json'} names system {name}, which does not exist: choose {', '.join(SYSTEMS)}")
+    return name
+
+
 def painter_file(folder: Path) -> Path | None:
     """The file that a run has when it can be painted with."""
     system = SYSTEMS.get(read_json(folder)["system"])

@@ -208,7 +208,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
         os.killpg(process.pid, stop)
         output = process.communicate()[0].decode()
         assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[stop]
-        assert stop == signal.SIGKILL or ("Saved. To go on: " in output and "Traceback" not in output)
+        assert stop == signal.SIGKILL or ("What was done is saved. To go on: " in output and "Traceback" not in output)
     assert run("MainTrain.py", *words, "--run", stopped).returncode == 0
     for stage in ("vae", "unet"):
         expected, found = states(whole, stage), states(stopped, stage)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def write_json(path: str | Path, content: object) -> None:
     """Writes `content` as readable JSON; see `atomic_write` for errors."""
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="surrogateescape"))  # of a path, any bytes
 
 
 SAFETENSORS_TYPES = {

@@ -23,7 +23,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     the disk is full, UserError when the place cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:150]}.{short_node_name()}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{short(path.name)}.{short_node_name()}.{os.getpid()}.tmp")
     try:
         with reporting_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,11 @@ def remove_leftovers(folder: Path, name: str) -> None:
         node, process = leftover.name.removesuffix(".tmp").rsplit(".", 1)
         if not (node.endswith(f".{short_node_name()}") and Path("/proc", process).exists()):
             leftover.unlink(missing_ok=True)
+
+
+def short(name: str) -> str:
+    """As much of a file's name as leaves room for more: names may have 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:150])
 
 
 def short_node_name() -> str:

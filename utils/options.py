@@ -10,8 +10,10 @@ A tuple's bounds and choices are those of each of its values.
 import argparse
 import math
 from collections.abc import Iterable
-from dataclasses import field, fields, replace
+from dataclasses import Field, field, fields, replace
 from typing import Any
+
+KINDS = {int: "a whole number", float: "a finite number", str: "a word"}
 
 
 def option(
@@ -30,21 +32,26 @@ def option(
     )
 
 
+def several_and_kind(each: Field) -> tuple[bool, type]:
+    """Whether a field holds several values, and their type."""
+    several = isinstance(each.default, tuple)
+    return several, type(each.default[0] if several else each.default)
+
+
 def show(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """A parser whose help begins with the description as it is written, and whose errors do not list all that there is."""
-    usage, layout = "%(prog)s [options], of which --help tells", argparse.RawDescriptionHelpFormatter
+    usage, layout = "%(prog)s [options]   (--help lists them)", argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(usage=usage, description=description, formatter_class=layout, allow_abbrev=False)
 
 
 def add_arguments(group: argparse._ArgumentGroup, options: type, prefix: str, presets: dict[str, object]) -> None:
     """An argument --<prefix><field> for every field, without a default. The help shows the values in `presets`, options by name."""
     for each in fields(options):
-        several = isinstance(each.default, tuple)
-        kind = type(each.default[0]) if several else type(each.default)
+        several, kind = several_and_kind(each)
         values = {name: show(getattr(preset, each.name)) for name, preset in presets.items()}
         alike = len({*values.values()}) == 1
         shown = next(iter(values.values())) if alike else ", ".join(f"{name} {value}" for name, value in values.items())
@@ -69,11 +76,10 @@ def faults(options: object, prefix: str) -> list[str]:
     found = []
     for each in fields(options):
         value, name = getattr(options, each.name), f"--{prefix}{each.name}"
-        several = isinstance(each.default, tuple)
-        kind = type(each.default[0]) if several else type(each.default)
+        several, kind = several_and_kind(each)
         values = value if several and isinstance(value, tuple) else (value,)
         if several != isinstance(value, tuple) or not values or not all(is_of(kind, one) for one in values):
-            found.append(f"{name} is {show(value)}, but must be {'one or more numbers' if several else kind.__name__}")
+            found.append(f"{name} is {show(value)}, but must be {'one or more values' if several else KINDS[kind]}")
             continue
         least, most, choices = (each.metadata[bound] for bound in ("least", "most", "choices"))
         if least is not None and not all(one >= least for one in values):

@@ -76,7 +76,7 @@ def measured(
 
 
 def load(path: Path, record: np.dtype) -> np.ndarray:
-    """The records of a file, mapped into memory; an empty file cannot be."""
+    """The records of a file, mapped into memory; np.memmap refuses an empty file."""
     return np.memmap(path, record, "r") if path.stat().st_size else np.empty(0, record)
 
 

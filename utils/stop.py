@@ -36,21 +36,21 @@ class Stop:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """Inside, a first signal waits until `wanted` is asked for."""
-        yield from self._with(waits=True)
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, a signal ends the block, and no more: for what may be left undone, such as a preview."""
-        try:
-            yield from self._with(waits=False)
-        except KeyboardInterrupt:
-            if self.signal is None:
-                raise
-
-    def _with(self, waits: bool) -> Iterator[None]:
-        outside, self.waits = self.waits, waits
+        """Inside, a first signal only makes `wanted` true; a second one raises KeyboardInterrupt."""
+        self.waits = True
         try:
             yield
         finally:
-            self.waits = outside
+            self.waits = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within `finishing`: inside, a signal ends the block early and is not raised further. For work that may be skipped."""
+        self.waits = False
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.signal is None:
+                raise
+        finally:
+            self.waits = True

@@ -6,7 +6,8 @@ from models.networks.layers import cell_means
 
 
 def l1(error: jt.Var) -> jt.Var:
-    """Mean absolute error, of the difference of two pictures [B, 3, H, W]: the likelihood of a Laplace distribution."""
+    """Mean absolute error, given the difference of two pictures [B, 3, H, W]: up to constants the negative log-likelihood of a Laplace
+    distribution."""
     return error.abs().mean()
 
 

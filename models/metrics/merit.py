@@ -12,7 +12,7 @@ MERITS = ("total", "mask", "style")
 
 
 def merit(pictures: np.ndarray, pairs: list[TestPair], by: str, judge: Judge | None, style_metric: str) -> np.ndarray:
-    """Float [B] of pictures uint8 [B, H, W, 3]: each one's mask accuracy, its style similarity, or what they make of the total."""
+    """Float [B], higher is better, of pictures uint8 [B, H, W, 3]: the total score, with what is not chosen by (`by`) held constant."""
     accuracy, style = np.ones(len(pairs)), np.zeros(len(pairs))
     size = pictures.shape[2:0:-1]
     if by != "style":
@@ -20,5 +20,6 @@ def merit(pictures: np.ndarray, pairs: list[TestPair], by: str, judge: Judge | N
         accuracy = np.array([(seen == read_mask(pair.mask, size)).mean() for seen, pair in zip(labels, pairs, strict=True)])
     if by != "mask":
         style = np.array([style_similarity(p, read_image(q.reference), style_metric) for p, q in zip(pictures, pairs, strict=True)])
-    # what is of a set or takes other networks stands at about what entries reach, so that mask and style weigh as they do in the total
+    # FID belongs to a set, and the aesthetic score takes another network: both stand at what entries reach, so that mask and style weigh as
+    # they do in the total.
     return np.array([total_score(a, aesthetic=0.5, style=s, FID=40) for a, s in zip(accuracy, style, strict=True)])

@@ -30,7 +30,10 @@ def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var],
 
 
 def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int) -> None:
-    """Writes networks with their weights, by name, as folders of `folder`. All are written beside first and then renamed in one go."""
+    """Writes networks with their weights, by name, as folders of `folder`: first beside, and then renamed one right after the other.
+
+    A kill in between leaves networks of two steps, which `load_networks` refuses.
+    """
     beside = folder / ".incomplete"
     shutil.rmtree(beside, ignore_errors=True)
     for name, (network, weights) in networks.items():
@@ -60,7 +63,7 @@ def load_network(network_class: type, config_class: type, folder: Path) -> jt.Mo
         network = network_class(config_class(**values))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is missing: no trained {network_class.__name__} there. Train it with MainTrain.py first.") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except Exception as error:  # any value may be of another kind than it should
         raise UserError(f"{path} is damaged ({error}): copy it again, or train again with --restart") from error
     weights = read_weights(folder)
     wrong = [name for name, array in weights.items() if not np.isfinite(array).all()]
@@ -78,13 +81,17 @@ def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dic
     A run that is training may write them just now: then they are read again.
     """
     for _ in range(ATTEMPTS):
-        before = {exported_step(folder / name) for name in classes}
-        networks = {name: load_network(*network_and_config, folder / name) for name, network_and_config in classes.items()}
-        if len(before) == 1 and before == {exported_step(folder / name) for name in classes}:
-            return networks
+        steps = {name: exported_step(folder / name) for name in classes}
+        if len({*steps.values()}) == 1:
+            networks = {name: load_network(*network_and_config, folder / name) for name, network_and_config in classes.items()}
+            if steps == {name: exported_step(folder / name) for name in classes}:
+                return networks
         time.sleep(1)
-    steps = ", ".join(f"{name} of step {exported_step(folder / name)}" for name in classes)
-    raise UserError(f"{folder} holds networks that do not belong together ({steps}): give the training command once more, which mends it")
+    found = ", ".join(f"{name} of step {step}" for name, step in steps.items())
+    raise UserError(
+        f"{folder} holds networks that do not belong together ({found}), as writing them was cut off: train on, which writes them again, or "
+        "paint with the other folder, the run's own or best/ in it"
+    )
 
 
 # Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)

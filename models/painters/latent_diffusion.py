@@ -35,7 +35,7 @@ class PaintingOptions:
 @dataclass
 class LatentDiffusion:
     Options = PaintingOptions
-    marker = "unet"  # the network that a run has where it can be painted with
+    marker = "unet"  # a run can be painted with once it has this network
 
     options: StageOptions  # of stage unet
     vae: AutoencoderKL
@@ -68,7 +68,7 @@ class LatentDiffusion:
         timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
         branches = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
         with jt.no_grad():
-            # one by one, as below: full-size feature maps of a whole batch would be the most memory that sampling takes
+            # One photo at a time, here and below: full-size feature maps of a whole batch would take more memory than sampling.
             latents = np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(references)])
             colors = np.stack([color_statistics(photo) for photo in references])
             told = {

@@ -3,7 +3,7 @@
 A painter is a class with
 
     Options                                   a dataclass of its options, with `faults()`; shown by MainTest.py
-    marker                                    the network that a run has where it can be painted with
+    marker                                    a network: a run can be painted with once it has that
     load(run, weights)                        the painter, from a run's networks or its best ones
     size                                      (width, height) of the masks and references it takes
     paint(masks, references, seeds, options)  pictures uint8 [B, H, W, 3]

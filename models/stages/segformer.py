@@ -27,6 +27,10 @@ TONE = 0.3  # gains, gammas and saturation are changed by factors up to e^±TONE
 class SegformerOptions(StageOptions):
     network: str = option("b2", "size of the network", choices=SEGFORMERS, fixed=True)
 
+    def faults(self, others: dict[str, StageOptions]) -> list[str]:
+        sides = {side: getattr(self, side) for side in ("width", "height")}
+        return [f"--segformer_{side} {value} is not a multiple of 32" for side, value in sides.items() if value % 32]
+
 
 class AugmentedPairs:
     """Photos with masks, normalised; randomly cropped, flipped and coloured unless `whole`."""
@@ -93,7 +97,7 @@ class SegformerStage:
         shares = cell_means(one_hot(jt.array(batch["mask"]), NUM_CLASSES), batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
         total = shares.sum()
         if training:
-            (total,) = parallel.mean([total])  # a process whose masks leave more unknown weighs less
+            (total,) = parallel.mean([total])  # so that every known pixel weighs the same, whichever process has it
         return {"loss": negative_log_likelihood(logits, shares) / (total + 1e-6)}
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
@@ -104,7 +108,7 @@ class SegformerStage:
             "val_pixel_accuracy": float((predicted == batch["mask"]).mean()),
         }
 
-    def better(self, metrics: dict[str, float]) -> float:
+    def to_minimise(self, metrics: dict[str, float]) -> float:
         return metrics["val_loss"]
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:

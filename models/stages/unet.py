@@ -95,7 +95,7 @@ class UNetOptions(StageOptions):
 
 
 class LatentPairs:
-    """Latents, masks and references of photos, with all the chance of a training example. A photo is its own reference."""
+    """Latents, masks and references of photos, and everything random in a training example. A photo is its own reference."""
 
     def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, options: UNetOptions, drop: float):
         self.pairs, self.latents, self.scaling_factor = pairs, latents, np.float32(scaling_factor)
@@ -118,11 +118,11 @@ class LatentPairs:
         mask = read_mask(self.pairs[index].mask, self.options.size)
         mask = np.ascontiguousarray(mask[:, ::-1] if flip else mask)
         # The reference must not give the layout away: a crop whose patches lie elsewhere than the picture's, flipped on its own account.
-        # That the patches are shuffled needs no doing, for the reference encoder knows no positions.
+        # The patches need not be shuffled: the reference encoder has no positions.
         reference, _ = self.posterior(index, int(rng.integers(2)))
         reference = random_crop(reference, reference.shape[1] - p, reference.shape[2] - p, rng)
-        chance = rng.random() / self.drop if self.drop else 3.0
-        drop_mask, drop_reference = chance < 2, 1 <= chance < 3  # in [0, 1) mask alone, [1, 2) both, [2, 3) reference alone
+        chance, drop = rng.random(), self.drop
+        drop_mask, drop_reference = chance < 2 * drop, drop <= chance < 3 * drop  # below `drop` the mask alone, up to twice that both
         example = {
             "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
             "noise": rng.standard_normal(mean.shape, np.float32),
@@ -196,7 +196,7 @@ class UNetStage:
             metrics |= {"val_loss_other_mask": loss("mask"), "val_loss_other_reference": loss("reference", "colors")}
         return metrics
 
-    def better(self, metrics: dict[str, float]) -> float:
+    def to_minimise(self, metrics: dict[str, float]) -> float:
         return metrics["val_loss"]
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:

@@ -17,7 +17,7 @@ from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils.options import option
 
-LOGVAR_BOUND = 10.0  # beyond e^±5 a posterior's std is noise or nothing: the sampled latents and the KL stay bounded
+LOGVAR_BOUND = 10.0  # log-variances are kept within ±10 in training, so that sampled latents and the KL stay bounded
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ OPPONENT = np.array([[0.67, 0.67, 0.67], [5.0, -5.0, 0.0], [1.5, 1.5, -3.0]], np
 
 
 def start_as_averages(vae: AutoencoderKL) -> None:
-    """Initialises the autoencoder as one that averages cells and spreads the averages out again, which is where training would come late.
+    """Initialises the autoencoder to encode cells as their mean colour and to decode by interpolation, which training would learn late.
 
     From the usual random start it learns brightness first and is colourless for a thousand steps and more. Here residual branches start
     at zero (Goyal et al. 2017, section 5.1) and all other convolutions pass channels on (Zagoruyko & Komodakis 2017), halving by means
     and doubling by interpolation. Three latents start as opponent colours. A colour c travels in four channels, c, −c, 1 and −1: that
     the means are 0 and two are constant keeps its value through a normalisation, and silu(c) − silu(−c) = c undoes the activation.
-    What is not named here starts at random, to be recruited.
+    All other weights keep their random start.
     """
     encoder, decoder = vae.encoder, vae.decoder
     box, tent = np.full((2, 2), 0.25), np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
@@ -103,9 +103,12 @@ def start_as_averages(vae: AutoencoderKL) -> None:
             with edited(module) as (weight, _):
                 n = min(weight.shape[:2])
                 weight[:n] = 0
-                size = weight.shape[2]
-                kernel = np.pad(box, (0, 1)) if "downsamplers" in name else tent if "upsamplers" in name else np.ones((1, 1))
-                weight[range(n), range(n)] = kernel[:size, :size]
+                kernel = np.ones((1, 1))
+                if "downsamplers" in name:
+                    kernel = np.pad(box, (0, 1))
+                elif "upsamplers" in name:
+                    kernel = tent
+                weight[range(n), range(n)] = kernel
 
     def spread(weight: np.ndarray, bias: np.ndarray, colors: np.ndarray) -> None:
         """Makes the first twelve outputs c, −c, 1, −1 for the three `colors`, rows of coefficients for the inputs."""
@@ -195,7 +198,7 @@ class VAEStage:
             "val_posterior_std": float(np.exp(0.5 * logvar.numpy()).mean()),
         }
 
-    def better(self, metrics: dict[str, float]) -> float:
+    def to_minimise(self, metrics: dict[str, float]) -> float:
         return metrics["val_loss"]
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:

@@ -12,12 +12,12 @@ from models.networks.layers import compute_dtype
 from models.networks.pretrained import initialise
 from models.networks.recompute import recomputing
 from utils import parallel
-from utils.checkpoint import load_vars, module_arrays
+from utils.checkpoint import as_array, load_vars
 from utils.ema import EMA
 from utils.errors import TrainingError
 from utils.optimizer import AdamW
 
-FAILURES = 100  # steps in a row without a finite gradient, after which nobody waits for a better one
+FAILURES = 100  # steps in a row without a finite gradient, after which training gives up
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Learner:
         """Starts one of the networks, and its average, from published weights (models.networks.pretrained.initialise)."""
         initialise(self.networks[name], path)
         if name in self.averages:
-            self.averages[name].load(module_arrays(self.networks[name]), str(path))
+            self.averages[name].load({key: as_array(var) for key, var in self.weights[name].items()}, str(path))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -91,11 +91,11 @@ class Learner:
             yield
 
     def to_export(self, name: str) -> dict[str, jt.Var]:
-        """The weights of a network that are to be used: the averages, where there are some. What is there, not copies."""
+        """The weights of a network that are to be used: the averages, where there are some. The Vars themselves, not copies."""
         return self.averages[name].averages if name in self.averages else self.weights[name]
 
     def state(self) -> dict[str, jt.Var | np.ndarray]:
-        """Weights, averages and optimizer. What is there, not copies."""
+        """Weights, averages and optimizer. The Vars themselves, not copies."""
         state = {f"optimizer.{key}": value for key, value in self.optimizer.state().items()}
         for name, weights in self.weights.items():
             state |= {f"model.{name}.{key}": value for key, value in weights.items()}

@@ -3,14 +3,16 @@
 A stage is a class with
 
     name, builds_on, networks, columns    its name, the stages it stands on, the networks it exports, the titles of its preview
-    Options                               its options, a StageOptions
-    learners                              by name, what it trains: one for a diffusion model, two for a generator and its discriminator
+    Options, options                      the class of its options, a StageOptions, and its own
+    learners                              by name, what it trains: one for a diffusion model, two for a generator and its discriminator;
+                                          each network that is exported is in one, and has a `config`, a dataclass
     datasets(train, validation)           what `datasets.loader.batches` takes
-    train_step(batches, step)             one step by micro-batches, of all its learners in turn; returns scalars to log
-    validate(batch), better(metrics)      metrics of a validation batch, and the number that the best weights have lowest
+    train_step(batches, step)             one step by micro-batches, of all its learners in turn (`Learner.step`); returns scalars to log
+    validate(batch)                       metrics of a validation batch, whose names begin with val_
+    to_minimise(metrics)                  the number that the best weights have lowest
     preview(pairs)                        rows of pictures
 
-and is made by Stage(options, folder), with what it builds on in `folder`.
+and is made by Stage(options, folder), with what it builds on in `folder`. tests/models/training/toy_gan.py has a small one of two learners.
 """
 
 import time
@@ -48,31 +50,29 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
     def due(step: int, every: int) -> bool:
         return step % every == 0 or step == options.steps
 
-    missed = (
-        start > 0 and due(start, options.validate_every) and not is_validated(folder, stage.name, start)
-    )  # a stop has left it for later
+    # A stop skips the validation, which is made up for here.
+    missed = start > 0 and due(start, options.validate_every) and not is_validated(folder, stage.name, start)
     if start >= options.steps and not missed:
         print(f"Stage {stage.name}: done ({start} steps)")
         return True
     built = begun_stages(folder) & {*later}
     if built and start < options.steps:
         raise UserError(
-            f"Stage {', '.join(built)} of {folder} builds on stage {stage.name} as it is: to train that on, give --restart too."
+            f"Stage {', '.join(built)} of {folder} builds on stage {stage.name} as it is, and would be of no use if that went on. "
+            "Train it on in a run of another name (--run), or begin both anew with --restart, which throws both away."
         )
     with parallel.main_first():
         training_set, validation_set = stage.datasets(*pairs)
     log = RunLog(folder, stage.name, resume_step=start) if parallel.MAIN else None
 
     def evaluated(step: int) -> dict[str, float]:
-        """What is due after a step, by the main process; a stop ends it, so that the step is saved without delay."""
-        metrics = {}
-        with stop.at_once():
-            if due(step, options.validate_every):
-                metrics = validate(stage, validation_set, run.seed)
-                log.scalars(step, metrics)
-                note_best(stage, folder, step, metrics)
-            if due(step, options.preview_every):
-                preview(stage, pairs[1], folder, step, log)
+        """What is due after a step, by the main process; a stop cuts it short, so that the step is saved without delay."""
+        metrics = validate(stage, validation_set, run.seed, stop) if due(step, options.validate_every) else {}
+        if metrics:
+            note_best(stage, folder, step, metrics)
+            log.scalars(step, metrics)  # last: what is logged is not made up for
+        if due(step, options.preview_every) and not stop.wanted:
+            preview(stage, pairs[1], folder, step, log, stop)
         return metrics
 
     stream = batches(training_set, options.batch_size, run.seed, examples, workers, (parallel.RANK, parallel.SIZE))
@@ -92,7 +92,7 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
                 log.scalars(done, scalars)
                 metrics |= {} if stop.wanted else evaluated(done)
             bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
-            # Asked once: what arrives between saving and leaving must wait for the next step.
+            # Asked once: a signal that comes after this line is seen after the next step, so that the loop never leaves without saving.
             stopping = parallel.anywhere(stop.wanted)
             to_save = to_save or due(done, options.save_every)
             # A state whose gradients have ceased to be finite must not push out a good one.
@@ -103,14 +103,13 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
                 to_save = False
             if stopping:
                 break
-    parallel.wait_for_all()  # for the last save: what comes next reads it
-    return done >= options.steps
+    return done >= options.steps and not parallel.anywhere(stop.wanted)  # which waits for the last save: what comes next reads it
 
 
 def resume(stage, states: Path) -> tuple[int, int]:
     """Takes the newest training state in; returns the steps done and the examples seen, 0 and 0 where there is none.
 
-    What was read is let go of here: it is as large as the training itself.
+    The arrays that were read take as much memory as the training does; they are freed when this returns.
     """
     path = latest_training_state(states)
     if path is None:

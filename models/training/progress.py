@@ -14,6 +14,7 @@ from models.training.run import read_best
 from utils.checkpoint import write_json
 from utils.image import contact_sheet, write_png
 from utils.logger import RunLog
+from utils.stop import Stop
 
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 VALIDATION_BATCH = 8  # at most, however many a training step takes: one process has the memory for these
@@ -29,11 +30,11 @@ def averaged(stage) -> Iterator[None]:
         yield
 
 
-def validate(stage, dataset, seed: int) -> dict[str, float]:
+def validate(stage, dataset, seed: int, stop: Stop | None = None) -> dict[str, float]:
     """Means over the validation pairs, under the averaged weights. The same pictures and noise every time.
 
     Of more than VALIDATION_PAIRS an even spread is taken; in batches of about one size, so that none is of a single picture, which would be
-    its own "other" picture.
+    its own "other" picture. {} where it is stopped on the way.
     """
     count = min(len(dataset), VALIDATION_PAIRS)
     indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
@@ -43,6 +44,8 @@ def validate(stage, dataset, seed: int) -> dict[str, float]:
         for batch in tqdm(
             np.array_split(indices, -(-count // VALIDATION_BATCH)), desc="validating", unit="batch", leave=False, dynamic_ncols=True
         ):
+            if stop is not None and stop.wanted:
+                return {}
             examples = [dataset.example(int(i), np.random.default_rng((seed, int(i)))) for i in batch]
             for name, value in stage.validate(stack(examples)).items():
                 sums[name] = sums.get(name, 0) + value * len(batch)
@@ -50,12 +53,15 @@ def validate(stage, dataset, seed: int) -> dict[str, float]:
     return {name: value / weights[name] for name, value in sums.items()}
 
 
-def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog) -> None:
-    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights."""
-    with averaged(stage):
-        sheet = contact_sheet(stage.preview(pairs[:PREVIEW_PAIRS]), titles=stage.columns)
-    write_png(folder / "previews" / f"{stage.name}-{step:08d}.png", sheet)
-    log.pictures(step, {"preview": sheet})
+def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog, stop: Stop) -> None:
+    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights. A signal ends the painting."""
+    rows = None
+    with averaged(stage), stop.at_once():
+        rows = stage.preview(pairs[:PREVIEW_PAIRS])
+    if rows is not None:
+        sheet = contact_sheet(rows, titles=stage.columns)
+        write_png(folder / "previews" / f"{stage.name}-{step:08d}.png", sheet)
+        log.pictures(step, {"preview": sheet})
 
 
 def export(stage, folder: Path, step: int) -> None:
@@ -72,7 +78,7 @@ def is_exported(stage, folder: Path, step: int) -> bool:
 def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None:
     """Keeps the weights of the best validation in <run>/best, and says in best.json which step they are of."""
     best = read_best(folder)
-    value = stage.better(metrics)
+    value = stage.to_minimise(metrics)
     if np.isfinite(value) and value < best.get(stage.name, {}).get("value", np.inf):
         export(stage, folder / "best", step)
         write_json(folder / "best" / "best.json", best | {stage.name: {"step": step, "value": value, **metrics}})

@@ -1,4 +1,4 @@
-"""One step of every stage before the first: what memory is too short for on the last day fails in the first minutes."""
+"""Tries one step of each stage before training begins, so that a lack of memory shows in the first minutes."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ from utils import parallel
 def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pair]], run: Run) -> None:
     """Takes a training step and validates a batch of each of these stages, in a folder that is thrown away. It compiles their kernels too.
 
-    A stage stands on what the rehearsal itself has made of those before it, or else on what the run has.
+    A stage loads the networks of those it builds on: what the rehearsal has made of them, or else the run's.
     """
     folder, begun = run.folder / "rehearsal", time.monotonic()
     print(f"Trying one step of {' and '.join(stages)}, and compiling what they need", flush=True)

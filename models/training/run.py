@@ -52,15 +52,15 @@ class Run:
 
 
 def read_run(folder: Path, systems: dict[str, System]) -> Run:
-    """The run in a folder. An option that its run.json does not have, since it is younger, takes the preset's value. Raises UserError."""
+    """The run in a folder. Options that were added after its run.json was written take the preset's value. Raises UserError."""
     path = folder / "run.json"
     stored = read_json(folder)
     system = systems.get(stored["system"])
     if system is None:
-        raise UserError(f"{path} is of a system {stored['system']} that there is not: choose {', '.join(systems)}")
+        raise UserError(f"{path} names system {stored['system']}, which does not exist: choose {', '.join(systems)}")
     preset = system.presets.get(stored["preset"])
     if preset is None:
-        raise UserError(f"{path} is of a preset {stored['preset']} that there is not: choose {', '.join(system.presets)}")
+        raise UserError(f"{path} names preset {stored['preset']}, which does not exist: choose {', '.join(system.presets)}")
     options, wrong = {}, []
     for name, defaults in preset.items():
         try:
@@ -82,7 +82,7 @@ def read_json(folder: Path) -> dict:
     types = {"system": str, "preset": str, "stages": dict, "seed": int, "val_fraction": (float, int)}
     types |= {"input_path": (str, type(None)), "val_path": (str, type(None))}
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text("utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
     except (OSError, ValueError) as error:
@@ -95,27 +95,30 @@ def read_json(folder: Path) -> dict:
     return stored
 
 
-def stored_system(folder: Path, otherwise: str, damaged: bool) -> str:
-    """The system that a run's folder names, or `otherwise` where it is none; also where run.json is damaged, if that is allowed."""
+def stored_run(folder: Path, system: System, systems: dict[str, System], needed: bool) -> Run | None:
+    """The run in a folder, or None where there is none. Raises UserError where it cannot be read or is of another system than `system`; where
+    it is not needed, since all is begun anew, that counts as none."""
     if not (folder / "run.json").is_file():
-        return otherwise
+        return None
     try:
-        return read_json(folder)["system"]
+        run = read_run(folder, systems)
+        if not {stage.name for stage in systems[run.system].stages} <= {stage.name for stage in system.stages}:
+            raise UserError(f"{folder} is a run of system {run.system}: give this one another name with --run")
     except UserError:
-        if not damaged:
+        if needed:
             raise
-        return otherwise
+        return None
+    return run
 
 
 def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[str, System], default_preset: str) -> Run:
-    """What a run will be: its own choices or the preset's, with what the command line says. Raises UserError naming every fault."""
+    """The run that a command trains: its stored options, or the preset's, with what the command line says. Raises UserError naming every
+    fault."""
     system, stages = systems[name], stages_of(args, systems[name])
     begun = begun_stages(folder)
     check_that_it_is_ours(folder, system, stages, begun, args.restart)
     anew = set(system.following(stages)) if args.restart else set()
-    stored = read_run(folder, systems) if (folder / "run.json").is_file() and not (args.restart and begun <= anew) else None
-    if stored and not {stage.name for stage in systems[stored.system].stages} <= {stage.name for stage in system.stages}:
-        raise UserError(f"{folder} is a run of system {stored.system}, not {name}: give this one another name with --run")
+    stored = stored_run(folder, system, systems, needed=bool(begun - anew) or not args.restart)
     preset = args.preset or (stored.preset if stored else default_preset)
     options = dict(system.presets[preset]) | (stored.options if stored and stored.preset == preset else {})
     for stage in system.stages:
@@ -130,8 +133,8 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
 
 
 def check_options(options: dict[str, StageOptions], stages: list[str]) -> None:
-    """Raises UserError naming every fault in the options of these stages."""
-    faults = [fault for stage in stages for fault in fields.faults(options[stage], f"{stage}_")]
+    """Raises UserError naming every fault in a run's options, and in how those of these stages go together."""
+    faults = [fault for stage in options for fault in fields.faults(options[stage], f"{stage}_")]
     if not faults:
         faults = [fault for stage in stages for fault in options[stage].faults(options)]
         faults += [
@@ -199,6 +202,9 @@ def restart(run: Run, system: System, stages: list[str]) -> None:
     What painting reads goes first: a restart that is killed leaves nothing that looks finished and is not.
     """
     folder, anew = run.folder, system.following(stages)
+    path = folder / "best" / "best.json"
+    if path.is_file():  # first, for it keeps networks from being written that are worse than it says
+        write_json(path, {name: best for name, best in read_best(folder).items() if name not in anew})
     for name in reversed(anew):
         for network in system.stage(name).networks:
             for place in (folder, folder / "best"):
@@ -207,9 +213,6 @@ def restart(run: Run, system: System, stages: list[str]) -> None:
             shutil.rmtree(folder / part / name, ignore_errors=True)
         for preview in (folder / "previews").glob(f"{name}-*.png"):
             preview.unlink(missing_ok=True)
-    path = folder / "best" / "best.json"
-    if path.is_file():
-        write_json(path, {name: best for name, best in read_best(folder).items() if name not in anew})
     if (folder / "log.jsonl").is_file():
         kept = [line for line in read_log(folder / "log.jsonl") if line.get("stage") not in anew]
         with atomic_write(folder / "log.jsonl") as file:
@@ -228,7 +231,7 @@ def read_best(folder: Path) -> dict[str, dict]:
 def run_of(checkpoint: Path) -> Path:
     """The folder of the run that is meant by it or by `best` in it."""
     checkpoint = checkpoint.resolve()
-    return checkpoint.parent if checkpoint.name == "best" else checkpoint
+    return checkpoint.parent if checkpoint.name == "best" and not (checkpoint / "run.json").is_file() else checkpoint
 
 
 def newest_run(checkpoints: Path, file: Callable[[Path], Path | None]) -> Path | None:

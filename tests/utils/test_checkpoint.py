@@ -360,3 +360,10 @@ def test_safetensors_whose_first_byte_is_that_of_a_pickle(tmp_path):
         assert np.array_equal(read_weights(path)[name], [0, 1, 2])
         first_bytes.add(path.read_bytes()[0])
     assert 0x80 in first_bytes
+
+
+def test_a_path_that_is_not_utf_8_may_stand_in_json_and_names_may_be_long(tmp_path):
+    """Both come from the user's file system: a name has up to 255 bytes, of any kind."""
+    path = tmp_path / ("山" * 80 + ".json")
+    write_json(path, {"input_path": os.fsdecode(b"/data/\xff")})
+    assert os.fsencode(json.loads(path.read_text("utf-8", errors="surrogateescape"))["input_path"]) == b"/data/\xff"

@@ -132,7 +132,7 @@ def test_what_was_read_to_resume_is_let_go_of(whole, tmp_path, monkeypatch):
     assert held and alive == [0, 0]
 
 
-@pytest.mark.parametrize("moment", ["step", "validation"])
+@pytest.mark.parametrize("moment", ["step", "validation", "preview"])
 def test_a_stop_saves_before_it_validates_or_paints(tmp_path, moment):
     """Who stops a run kills it half a minute later: what comes first is the training state."""
     events = []
@@ -150,15 +150,25 @@ def test_a_stop_saves_before_it_validates_or_paints(tmp_path, moment):
             if moment == "validation":
                 os.kill(os.getpid(), signal.SIGTERM)
                 np.zeros(10).sum()  # a signal is noticed between two lines of Python
-                events.append("validation went on")
             return validate(batch)
 
-        stage.train_step, stage.validate, stage.preview = stepping, validating, lambda pairs: events.append("preview") or preview(pairs)
+        def previewing(pairs):
+            events.append("preview")
+            if moment == "preview":
+                os.kill(os.getpid(), signal.SIGTERM)
+                np.zeros(10).sum()
+                events.append("preview went on")
+            return preview(pairs)
+
+        stage.train_step, stage.validate, stage.preview = stepping, validating, previewing
 
     assert not trained(tmp_path / "run", replace(OPTIONS, preview_every=4), change)
     assert states(tmp_path / "run") == ["step-00000004.safetensors"]
-    assert events == {"step": [], "validation": ["validation"]}[moment]
-    assert not any("val_radius" in line for line in lines(tmp_path / "run"))
+    if moment == "preview":  # which comes after the validation
+        assert events[-1] == "preview" and not (tmp_path / "run" / "previews").exists()
+    else:
+        assert events == {"step": [], "validation": ["validation"]}[moment]  # of three batches, and no preview
+        assert not any("val_radius" in line for line in lines(tmp_path / "run"))
     # what was left out is done when the run goes on
     assert trained(tmp_path / "run")
     assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8, 12]
@@ -175,7 +185,7 @@ def test_a_stop_in_the_last_step_leaves_the_last_validation_for_later(tmp_path):
 
         stage.train_step = stepping
 
-    trained(tmp_path / "run", change=stop_at_the_end)
+    assert not trained(tmp_path / "run", change=stop_at_the_end)  # what comes after this stage must not begin
     assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8]
     assert trained(tmp_path / "run")
     assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8, 12]

@@ -11,7 +11,7 @@ import pytest
 
 import MainTrain
 from models.systems import SYSTEMS, painter_file
-from models.training.run import System, choose_run, newest_run, read_run, restart, write_run
+from models.training.run import System, choose_run, newest_run, read_run, restart, run_of, write_run
 from utils.checkpoint import save_training_state, write_json
 from utils.errors import UserError
 
@@ -79,8 +79,8 @@ def test_what_is_younger_than_a_run_takes_the_value_of_its_preset(chosen):
     (lambda stored: stored["stages"].update(unet=[1]), ["stage unet"]),
     (lambda stored: stored.pop("seed"), ["seed missing or wrong"]),
     (lambda stored: stored.update(seed="one", stages=[]), ["stages, seed missing or wrong"]),
-    (lambda stored: stored.update(system="weather"), ["system weather", "diffusion"]),
-    (lambda stored: stored.update(preset="huge"), ["preset huge", "tiny"]),
+    (lambda stored: stored.update(system="weather"), ["system weather", "does not exist", "diffusion"]),
+    (lambda stored: stored.update(preset="huge"), ["preset huge", "does not exist", "tiny"]),
 ])  # fmt: skip
 def test_a_damaged_run_is_said_in_a_sentence(chosen, change, words):
     run = begin(chosen(), "vae")
@@ -125,9 +125,51 @@ def test_every_fault_of_a_command_is_named_at_once(chosen):
         chosen("--stage", "unet", "--init_vae", "/tmp")
 
 
+def test_a_restart_keeps_the_data_the_seed_and_the_options_of_a_run(chosen, tmp_path):
+    """What it throws away is what was trained: not to go on with other data than the user's is as bad as to lose it."""
+    begin(chosen("--input_path", tmp_path, "--seed", 3, "--unet_steps", 9, "--preset", "small"), "vae", "unet")
+    again = chosen("--restart")
+    assert (again.input_path, again.seed, again.preset, again.options["unet"].steps) == (str(tmp_path), 3, "small", 9)
+    assert chosen("--restart", "--seed", 4).seed == 4
+
+
+def test_no_stage_may_have_options_that_the_run_could_not_be_read_with(chosen):
+    with pytest.raises(UserError, match="--unet_lr is 0"):
+        chosen("--stage", "vae", "--unet_lr", 0)
+
+
+def test_a_system_that_does_not_exist_is_said_in_a_sentence(chosen):
+    run = begin(chosen(), "vae")
+    path = run.folder / "run.json"
+    path.write_text(path.read_text().replace('"diffusion"', '"gan"'))
+    with pytest.raises(UserError, match="names system gan, which does not exist"):
+        chosen()
+
+
+@pytest.mark.parametrize("words, named", [
+    (("--seed", 2**31), "--seed"), (("--max_minutes", "nan"), "--max_minutes"), (("--max_minutes", -1), "--max_minutes"),
+    (("--run", ""), "--run"),
+])  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused_before_anything_begins(chosen, words, named):
+    with pytest.raises(UserError, match=named):
+        chosen(*words)
+
+
+def test_the_judge_takes_sizes_that_its_cells_divide(chosen):
+    with pytest.raises(UserError, match="--segformer_width 250 is not a multiple"):
+        chosen("--system", "judge", "--width", 250)
+
+
+def test_a_run_may_be_called_best(tmp_path):
+    (tmp_path / "best").mkdir()
+    assert run_of(tmp_path / "run" / "best") == tmp_path / "run"
+    (tmp_path / "best" / "run.json").write_text("{}")
+    assert run_of(tmp_path / "best") == tmp_path / "best"
+
+
 def test_a_run_of_another_system_is_left_alone(chosen):
     begin(chosen(), "vae")
-    with pytest.raises(UserError, match="is a run of system diffusion, not judge"):
+    with pytest.raises(UserError, match="is a run of system diffusion"):
         chosen("--system", "judge")
 
 

@@ -89,7 +89,7 @@ class ToyGAN:
         points = self.generator(jt.array(batch["noise"])).numpy()
         return {"val_radius": float(np.hypot(*points.T).mean())}
 
-    def better(self, metrics: dict[str, float]) -> float:
+    def to_minimise(self, metrics: dict[str, float]) -> float:
         return abs(metrics["val_radius"] - 1)
 
     def preview(self, pairs: list) -> list[list[np.ndarray]]:
