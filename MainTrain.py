@@ -58,11 +58,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     run = parser.add_argument_group("the run")
     run.add_argument(
-        "--system", choices=SYSTEMS, default=name, help=f"what is trained (default: the run's, or {DEFAULT}; here %(default)s)"
+        "--system", choices=SYSTEMS, default=name, help=f"what is trained, here %(default)s (default: the run's, or {DEFAULT})"
     )
     run.add_argument("--run", default=run_name, help="name of its folder below checkpoints/, or a path (default: the system's name)")
     run.add_argument(
-        "--input_path", type=Path, help="training set: a folder with train_resized/, train/, or imgs/ and labels/ (default: the run's)"
+        "--input_path", type=Path, help="training set: above train_resized/, train/, or imgs/ and labels/ (default: the run's)"
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")

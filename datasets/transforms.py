@@ -16,6 +16,13 @@ def to_image(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8), -3, -1)
 
 
+def class_shares(mask: np.ndarray, cell: int, num_classes: int = 29) -> np.ndarray:
+    """The share of every class in each cell of `cell` pixels a side: uint8 [H, W] → float32 [num_classes, H/cell, W/cell]."""
+    h, w = mask.shape[0] // cell, mask.shape[1] // cell
+    cells = mask.reshape(h, cell, w, cell)
+    return np.stack([(cells == label).mean(axis=(1, 3), dtype=np.float32) for label in range(num_classes)])
+
+
 def random_crop(array: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A window [..., height, width] at a random place of [..., H, W]."""
     top = int(rng.integers(array.shape[-2] - height + 1))

@@ -70,10 +70,24 @@ def guidance_branches(scales: dict[str, float]) -> list[Branch]:
     return [branch for branch in branches if branch.weight != 0]
 
 
-def guide(branches, outputs):
-    """Weighted sum of the branches' outputs: [len(branches) * B, ...], branch after branch, to [B, ...]."""
+def guide(branches, outputs, rescale=0.0):
+    """Weighted sum of the branches' outputs: [len(branches) * B, ...], branch after branch, to [B, ...].
+
+    rescale: 0..1, how far the standard deviation of each result is brought back to that of the last branch's output, which has all
+    conditions (Lin et al. 2023, section 3.4): guidance adds contrast, and at low noise grain.
+    """
     size = outputs.shape[0] // len(branches)
     guided = outputs[:size] * branches[0].weight
     for i, branch in enumerate(branches[1:], start=1):
         guided = guided + outputs[i * size : (i + 1) * size] * branch.weight
-    return guided
+    if rescale == 0 or len(branches) == 1:
+        return guided
+    ratio = deviations(outputs[-size:]) / deviations(guided)
+    return guided * (ratio * rescale + (1 - rescale))
+
+
+def deviations(x):
+    """Standard deviation of each of [B, C, H, W], as [B, 1, 1, 1]."""
+    flat = x.reshape(x.shape[0], -1)
+    centred = flat - flat.mean(1).reshape(-1, 1)
+    return ((centred * centred).mean(1) ** 0.5).reshape(-1, 1, 1, 1)

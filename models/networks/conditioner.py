@@ -22,7 +22,9 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
+from models.diffusion.schedule import NoiseSchedule
 from models.networks.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
+from models.networks.linear_start import LinearStart, expected
 from models.networks.recompute import recomputation, recomputed
 from models.ops.transpose import swap_last_axes
 
@@ -40,6 +42,7 @@ class ConditionerConfig:
     patch_size: int = 4  # latent cells a side of one reference token
     cross_attention_dim: int = 768
     num_color_statistics: int = 54  # datasets.transforms.color_statistics
+    linear_start: tuple[int, int] | None = None  # (h, w) of the latents that it is measured on; None: there is none
 
     @property
     def num_statistics(self) -> int:
@@ -54,6 +57,7 @@ class Conditions(NamedTuple):
     level_features: list[jt.Var] | None = None  # for each UNet level, finest first, [B, C_i, h/2^i, w/2^i]: added to its input
     tokens: jt.Var | None = None  # [B, M, cross_attention_dim]: attended to
     statistics: jt.Var | None = None  # [B, S]: joins the time embedding
+    prior: tuple[jt.Var, jt.Var] | None = None  # what the latents are expected to be (models/networks/linear_start.py), [B, 4, h, w] each
 
 
 def joined(parts: list[Conditions]) -> Conditions:
@@ -165,6 +169,8 @@ class Conditioner(nn.Module):
         self._config = config
         for name in config.conditions:
             setattr(self, f"{name}_encoder", ENCODERS[name](config))
+        if config.linear_start:
+            self.linear_start = LinearStart(config.latent_channels, config.num_classes, config.linear_start)
 
     @property
     def config(self) -> ConditionerConfig:
@@ -176,11 +182,27 @@ class Conditioner(nn.Module):
         for name in self.config.conditions:
             arrays = {argument: jt.array(array) for argument, array in given[name].items()}
             parts.append(getattr(self, f"{name}_encoder")(**arrays))
-        return joined(parts)
+        conditions = joined(parts)
+        if self.config.linear_start:
+            latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
+            mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
+            conditions = conditions._replace(prior=self.linear_start.prior(conditions.shares, mean, known))
+        return conditions
 
 
-def denoise(unet, sample: jt.Var, timestep: np.ndarray, conditions: Conditions) -> jt.Var:
-    """The UNet's prediction [B, 4, h, w] for noisy latents of the same shape under a `Conditioner`'s conditions."""
-    if conditions.shares is not None:
-        sample = jt.concat([sample, conditions.shares], dim=1)
-    return unet(sample, timestep, conditions.tokens, class_labels=conditions.statistics, level_features=conditions.level_features)
+def denoise(
+    unet,
+    sample: jt.Var,  # noisy latents [B, 4, h, w]
+    timestep: np.ndarray,  # [B]
+    conditions: Conditions,
+    schedule: NoiseSchedule,
+    prediction_type: str,  # one of PREDICTION_TYPES
+) -> jt.Var:
+    """The prediction [B, 4, h, w] for noisy latents under a `Conditioner`'s conditions: the UNet's, and where there is a linear start, its
+    expectation, of which the UNet has learnt the rest."""
+    inputs = sample if conditions.shares is None else jt.concat([sample, conditions.shares], dim=1)
+    output = unet(inputs, timestep, conditions.tokens, class_labels=conditions.statistics, level_features=conditions.level_features)
+    if conditions.prior is None:
+        return output
+    x0, noise = expected(sample, schedule.alpha(timestep), schedule.sigma(timestep), *conditions.prior)
+    return output + schedule.target(x0, noise, timestep, prediction_type)

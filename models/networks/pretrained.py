@@ -29,7 +29,7 @@ def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var],
     write_safetensors(folder / WEIGHTS, weights, {} if step is None else {"step": str(step)})
 
 
-def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int) -> None:
+def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int | None) -> None:
     """Writes networks with their weights, by name, as folders of `folder`: first beside, and then renamed one right after the other.
 
     A kill in between leaves networks of two steps, which `load_networks` refuses.
@@ -40,8 +40,8 @@ def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Pat
         save_network(network, weights, beside / name, step)
     for name in networks:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for file in sorted((beside / name).iterdir()):
-            os.replace(file, folder / name / file.name)
+        for file in (WEIGHTS, "config.json"):  # the autoencoder's configuration says whether its weights have been whitened
+            os.replace(beside / name / file, folder / name / file)
     shutil.rmtree(beside)
 
 
@@ -89,8 +89,8 @@ def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dic
         time.sleep(1)
     found = ", ".join(f"{name} of step {step}" for name, step in steps.items())
     raise UserError(
-        f"{folder} holds networks that do not belong together ({found}), as writing them was cut off: train on, which writes them again, or "
-        "paint with the other folder, the run's own or best/ in it"
+        f"{folder} holds networks that do not belong together ({found}), as writing them was cut off: train on, which writes them again, "
+        "or paint with the other folder, the run's own or best/ in it"
     )
 
 

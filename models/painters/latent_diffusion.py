@@ -25,6 +25,9 @@ class PaintingOptions:
     steps: int = option(25, "sampling steps", least=1)
     guidance: float = option(3.0, "scale for the mask, 1 for none")
     ref_guidance: float = option(1.5, "scale for the reference, 1 for none")
+    guidance_low: float = option(0.0, "guide only above this level of noise, a share of the process", least=0, most=1)
+    guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
+    guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
 
@@ -66,7 +69,6 @@ class LatentDiffusion:
         """
         schedule = self.options.schedule
         timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
-        branches = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
         with jt.no_grad():
             # One photo at a time, here and below: full-size feature maps of a whole batch would take more memory than sampling.
             latents = np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(references)])
@@ -75,11 +77,17 @@ class LatentDiffusion:
                 "mask": {"mask": masks},
                 "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
             }
-            conditions = self.conditioner(side_by_side([kept(told, branch.kept) for branch in branches]))
+            guided = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
+            plain = guidance_branches(dict.fromkeys(told, 1.0))
+            given = [(branches, self.conditioner(side_by_side([kept(told, b.kept) for b in branches]))) for branches in (plain, guided)]
 
             def model(x: jt.Var, t: int) -> jt.Var:
+                level = (t + 1) / schedule.num_train_timesteps
+                branches, conditions = given[options.guidance_low < level <= options.guidance_high]
                 timestep = np.full(len(branches) * len(masks), t)
-                return guide(branches, denoise(self.unet, jt.concat([x] * len(branches)), timestep, conditions))
+                inputs = jt.concat([x] * len(branches))
+                outputs = denoise(self.unet, inputs, timestep, conditions, schedule, self.options.prediction_type)
+                return guide(branches, outputs, options.guidance_rescale)
 
             noise = seeded_noise(seeds, latents.shape[1:])
             first = noise(0)

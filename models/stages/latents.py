@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jittor as jt
 import numpy as np
+from tqdm import tqdm
 
 from datasets.landscape import read_image
 from datasets.pairs import Pair
@@ -16,6 +17,7 @@ from utils.checkpoint import module_arrays
 from utils.rows import Rows, digest, measured
 
 BATCH = 8  # photos encoded at once
+MEASURED = 512  # photos that the scale of latents is measured on, at most
 
 
 @dataclass
@@ -32,13 +34,50 @@ class Latents:
         """float32 [54]."""
         return self.rows[index]["colors"]
 
-    def scaling_factor(self) -> float:
-        """1 / standard deviation of all sampled latents (Rombach et al. 2022, section 4.3.2 and appendix G)."""
-        sums = np.zeros(3)  # of 1, z and z²
-        for i in range(len(self.rows)):  # one by one: the file may outgrow memory
-            mean, std = self.rows[i]["posterior"].astype(np.float64).swapaxes(0, 1)
-            sums += mean.size, mean.sum(), (mean**2 + std**2).sum()
-        return float(1 / np.sqrt(sums[2] / sums[0] - (sums[1] / sums[0]) ** 2))
+
+def measure_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], whitened: bool) -> None:
+    """Brings the autoencoder's latents to unit variance: by whitening its channels, or by one scaling factor for all of them.
+
+    The factor is 1 / standard deviation of all sampled latents (Rombach et al. 2022, section 4.3.2 and appendix G).
+    """
+    indices = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MEASURED)).round().astype(int))
+    total, gram, variance, count = 0.0, 0.0, 0.0, 0
+    for first in tqdm(range(0, len(indices), BATCH), desc="measuring latents", unit="batch", dynamic_ncols=True):
+        photos = np.stack([read_image(pairs[i].image, size) for i in indices[first : first + BATCH]])
+        with jt.no_grad(), autocast("float32"):
+            mean, logvar = (part.numpy().astype(np.float64) for part in vae.posterior(jt.array(to_array(photos))))
+        flat = np.moveaxis(mean, 1, 0).reshape(mean.shape[1], -1)
+        total, gram, count = total + flat.sum(axis=1), gram + flat @ flat.T, count + flat.shape[1]
+        variance = variance + np.exp(logvar).sum(axis=(0, 2, 3))
+    mean, variance = total / count, variance / count  # by channel; of the posteriors' means, and within a posterior
+    if whitened:
+        whiten(vae, mean, gram / count - np.outer(mean, mean) + np.diag(variance), variance)
+        vae.config.scaling_factor = 1.0
+    else:
+        vae.config.scaling_factor = float(1 / np.sqrt((np.diag(gram) / count + variance).mean() - mean.mean() ** 2))
+
+
+def whiten(vae: AutoencoderKL, mean: np.ndarray, covariance: np.ndarray, variance: np.ndarray) -> None:
+    """Changes the autoencoder so that its latents have mean 0 and covariance 1 over channels; its pictures stay the same.
+
+    Of channels of unequal scale the smaller ones would be drowned in noise. z' = W (z − mean) with W = covariance^(−1/2) is folded into
+    `quant_conv`, and z = W⁻¹ z' + mean into `post_quant_conv`. The posteriors, of `variance` [4] on the mean, stay independent by channel
+    and keep the variance that they have on the mean.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    w, inverse = (vectors @ np.diag(np.maximum(values, 1e-12) ** power) @ vectors.T for power in (-0.5, 0.5))
+    channels = len(mean)
+    quant_weight, quant_bias, post_weight, post_bias = (
+        var.numpy().astype(np.float64) for conv in (vae.quant_conv, vae.post_quant_conv) for var in (conv.weight, conv.bias)
+    )
+    quant_weight[:channels] = np.tensordot(w, quant_weight[:channels], 1)
+    quant_bias[:channels] = w @ (quant_bias[:channels] - mean)
+    quant_bias[channels:] += np.log(w**2 @ variance / variance)
+    post_bias += post_weight[:, :, 0, 0] @ mean
+    post_weight[:, :, 0, 0] = post_weight[:, :, 0, 0] @ inverse
+    for conv, weight, bias in ((vae.quant_conv, quant_weight, quant_bias), (vae.post_quant_conv, post_weight, post_bias)):
+        conv.weight.update(jt.array(weight.astype(np.float32))).stop_grad()
+        conv.bias.update(jt.array(bias.astype(np.float32))).stop_grad()
 
 
 def cache_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], folder: Path) -> Latents:

@@ -1,7 +1,8 @@
 """Stage `unet`: the UNet and its conditioner, on the latents of the frozen autoencoder."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jittor as jt
@@ -9,14 +10,14 @@ import numpy as np
 
 from datasets.landscape import read_image, read_mask
 from datasets.pairs import Pair
-from datasets.transforms import random_crop
+from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
-from models.networks.pretrained import load_network, save_config
+from models.networks.pretrained import exported_step, load_network, save_networks
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
-from models.stages.latents import Latents, cache_latents
+from models.stages.latents import Latents, cache_latents, measure_latents
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils import parallel
@@ -24,6 +25,7 @@ from utils.image import colorize_mask
 from utils.options import option
 
 PREVIEW = PaintingOptions(steps=20)
+STATISTICS = 2000  # pictures that the linear start is measured on, at most
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,20 @@ class UNetOptions(StageOptions):
     zero_snr: int = option(1, "1: the last timestep is pure noise (Lin et al. 2023); 0: it is not quite", choices=(0, 1), fixed=True)
     prediction_type: str = option("v_prediction", "what the network predicts", choices=PREDICTION_TYPES, fixed=True)
     min_snr_gamma: float = option(5.0, "bound of the Min-SNR weights (Hang et al. 2023)", least=1e-6)
+    linear_start: int = option(1, "1: learn what a linear estimate leaves; 0: all of the prediction", choices=(0, 1), fixed=True)
+    whiten: int = option(1, "1: latents of unit variance in every channel; 0: one scale for all", choices=(0, 1), fixed=True)
     drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three", least=0, most=1 / 3)
 
     @property
     def schedule(self) -> NoiseSchedule:
         return NoiseSchedule.make(self.noise_schedule, rescale_zero_snr=bool(self.zero_snr))
 
+    def for_published_weights(self) -> "UNetOptions":
+        return replace(self, linear_start=0, whiten=0)  # those predict all of it, of latents as they are
+
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
         return ConditionerConfig(
+            linear_start=(self.height // vae.downscale, self.width // vae.downscale) if self.linear_start else None,
             downscale=vae.downscale,
             mask_channels=self.mask_channels,
             level_channels=(self.channels[0], *self.channels[:-1]),
@@ -100,7 +108,6 @@ class LatentPairs:
     def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, options: UNetOptions, drop: float):
         self.pairs, self.latents, self.scaling_factor = pairs, latents, np.float32(scaling_factor)
         self.options, self.drop = options, drop
-        self.timesteps = options.schedule.num_train_timesteps
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -109,9 +116,15 @@ class LatentPairs:
         """Mean and standard deviation, float32 [2, 4, h, w], of the scaled latents of a photo or of its mirror image."""
         return self.latents.posterior(index, flip) * self.scaling_factor
 
+    def for_statistics(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Latents [4, h, w] and class shares [29, h, w] of up to STATISTICS of the pictures, an even spread."""
+        for i in np.unique(np.linspace(0, len(self) - 1, min(len(self), STATISTICS)).round().astype(int)):
+            mean, _ = self.posterior(int(i), flip=0)
+            yield mean, class_shares(read_mask(self.pairs[i].mask, self.options.size), self.options.height // mean.shape[1])
+
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """latent and noise: float32 [4, h, w]; timestep: int; mask: uint8 [H, W]; reference: float32 [4, h', w']; colors: [54];
-        known: 1, or 0 where the reference is left out. A mask that is left out is UNKNOWN everywhere."""
+        """latent and noise: float32 [4, h, w]; time: 0..1, for `stratified`; mask: uint8 [H, W]; reference: float32 [4, h', w'];
+        colors: [54]; known: 1, or 0 where the reference is left out. A mask that is left out is UNKNOWN everywhere."""
         p = self.options.patch_size
         flip = int(rng.integers(2))
         mean, std = self.posterior(index, flip)
@@ -126,7 +139,7 @@ class LatentPairs:
         example = {
             "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
             "noise": rng.standard_normal(mean.shape, np.float32),
-            "timestep": np.array(rng.integers(self.timesteps)),
+            "time": np.array(rng.random()),
             "mask": mask,
             "reference": np.ascontiguousarray(reference),
             "colors": self.latents.colors(index),
@@ -135,6 +148,15 @@ class LatentPairs:
         for name, dropped in (("mask", drop_mask), ("reference", drop_reference)):
             example |= LEFT_OUT[name](example) if dropped else {}
         return example
+
+
+def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1) -> np.ndarray:
+    """Timesteps [B] of times 0..1 [B], each in a stratum of its own: every batch sees all levels of noise, and its loss varies less.
+
+    The batch is one of so many equal parts of a larger one, which is spread as a whole.
+    """
+    places = part * len(times) + np.arange(len(times))
+    return (timesteps * (places + times) / (parts * len(times))).astype(int)
 
 
 class UNetStage:
@@ -153,24 +175,33 @@ class UNetStage:
         self.schedule = options.schedule
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
-        """Encodes what is not in the cache, which takes minutes the first time, and measures the scale of the latents if nobody has."""
-        latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
+        """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first
+        time, and measures the linear start."""
+        vae_folder = self.folder / "vae"
         if self.vae.config.scaling_factor is None:
-            self.vae.config.scaling_factor = latents.scaling_factor()
             if parallel.MAIN:
-                save_config(self.vae, self.folder / "vae")
+                measure_latents(self.vae, train, self.options.size, bool(self.options.whiten))
+                save_networks({"vae": (self.vae, self.vae.state_dict())}, self.folder, exported_step(vae_folder))
+            self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, vae_folder)
+        latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
         scale = self.vae.config.scaling_factor
-        return (
-            LatentPairs(train, latents, scale, self.options, drop=self.options.drop),
-            LatentPairs(validation, val_latents, scale, self.options, drop=0),
-        )
+        training_set = LatentPairs(train, latents, scale, self.options, drop=self.options.drop)
+        if self.options.linear_start and not self.conditioner.linear_start.is_measured():
+            self.conditioner.linear_start.measure(training_set.for_statistics)
+            self.learners["unet"].restart_average("conditioner")
+        return training_set, LatentPairs(validation, val_latents, scale, self.options, drop=0)
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         return self.learners["unet"].step(self.losses, batches, step)
 
     def losses(self, batch: dict[str, np.ndarray]) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023)."""
-        t = batch["timestep"]
+        t = stratified(batch["time"], self.schedule.num_train_timesteps, parallel.RANK, parallel.SIZE)
+        error = self.errors(batch, t)
+        return {"loss": (error * jt.array(self.weights(t))).mean(), "mse": error.mean()}
+
+    def errors(self, batch: dict[str, np.ndarray], t: np.ndarray) -> jt.Var:
+        """Mean squared error of the prediction, [B], for latents noised to timesteps t [B]."""
         latent, noise = batch["latent"], batch["noise"]
         conditions = self.conditioner(
             {
@@ -178,23 +209,30 @@ class UNetStage:
                 "reference": {"latents": batch["reference"], "colors": batch["colors"], "known": batch["known"]},
             }
         )
-        output = denoise(self.unet, jt.array(self.schedule.add_noise(latent, noise, t)), t, conditions)
+        noisy = jt.array(self.schedule.add_noise(latent, noise, t))
+        output = denoise(self.unet, noisy, t, conditions, self.schedule, self.options.prediction_type)
         target = jt.array(self.schedule.target(latent, noise, t, self.options.prediction_type))
-        error = (output - target).sqr().mean(dims=(1, 2, 3))  # [B]
-        weight = self.schedule.min_snr_weight(t, self.options.prediction_type, self.options.min_snr_gamma).reshape(-1)
-        return {"loss": (error * jt.array(weight)).mean(), "mse": error.mean()}
+        return (output - target).sqr().mean(dims=(1, 2, 3))
 
-    def validate(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
-        """The loss with the right conditions, with another picture's mask, and with another picture's reference."""
+    def weights(self, t: np.ndarray) -> np.ndarray:
+        return self.schedule.min_snr_weight(t, self.options.prediction_type, self.options.min_snr_gamma).reshape(-1)
 
-        def loss(*others: str) -> float:
+    def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The loss with the right conditions, with another picture's mask, and with another picture's reference; and with the right ones
+        the squared error by tenths of the timesteps, val_mse_0 to val_mse_9."""
+        t = stratified(batch["time"], self.schedule.num_train_timesteps)
+
+        def errors(*others: str) -> np.ndarray:
             changed = {name: np.roll(batch[name], 1, axis=0) for name in others}
-            return float(self.losses(batch | changed)["loss"].item())
+            return self.errors(batch | changed, t).numpy()
 
-        metrics = {"val_loss": loss()}
-        if len(batch["mask"]) > 1:  # a single picture has no other
-            metrics |= {"val_loss_other_mask": loss("mask"), "val_loss_other_reference": loss("reference", "colors")}
-        return metrics
+        right, weights = errors(), self.weights(t)
+        metrics = {"val_loss": right * weights}
+        if len(t) > 1:  # a single picture has no other
+            metrics["val_loss_other_mask"] = errors("mask") * weights
+            metrics["val_loss_other_reference"] = errors("reference", "colors") * weights
+        tenths = t * 10 // self.schedule.num_train_timesteps
+        return metrics | {f"val_mse_{tenth}": right[tenths == tenth] for tenth in range(10)}
 
     def to_minimise(self, metrics: dict[str, float]) -> float:
         return metrics["val_loss"]

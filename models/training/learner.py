@@ -79,8 +79,12 @@ class Learner:
     def initialise(self, name: str, path: Path) -> None:
         """Starts one of the networks, and its average, from published weights (models.networks.pretrained.initialise)."""
         initialise(self.networks[name], path)
+        self.restart_average(name)
+
+    def restart_average(self, name: str) -> None:
+        """Begins the average of a network anew from its present weights."""
         if name in self.averages:
-            self.averages[name].load({key: as_array(var) for key, var in self.weights[name].items()}, str(path))
+            self.averages[name].load({key: as_array(var) for key, var in self.weights[name].items()}, name)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

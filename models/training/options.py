@@ -27,6 +27,10 @@ class StageOptions:
         """What does not go together, of these options and of those of the run's `others` by stage: a sentence for each."""
         return []
 
+    def for_published_weights(self) -> "StageOptions":
+        """The options of a stage that starts from published weights (--init_<stage>)."""
+        return self
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height)."""

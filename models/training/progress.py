@@ -31,7 +31,8 @@ def averaged(stage) -> Iterator[None]:
 
 
 def validate(stage, dataset, seed: int, stop: Stop | None = None) -> dict[str, float]:
-    """Means over the validation pairs, under the averaged weights. The same pictures and noise every time.
+    """Means over the validation pairs, under the averaged weights, of what `stage.validate` finds of a batch: by name a number, or one for
+    each of some of its pictures. The same pictures and noise every time.
 
     Of more than VALIDATION_PAIRS an even spread is taken; in batches of about one size, so that none is of a single picture, which would be
     its own "other" picture. {} where it is stopped on the way.
@@ -48,9 +49,10 @@ def validate(stage, dataset, seed: int, stop: Stop | None = None) -> dict[str, f
                 return {}
             examples = [dataset.example(int(i), np.random.default_rng((seed, int(i)))) for i in batch]
             for name, value in stage.validate(stack(examples)).items():
-                sums[name] = sums.get(name, 0) + value * len(batch)
-                weights[name] = weights.get(name, 0) + len(batch)
-    return {name: value / weights[name] for name, value in sums.items()}
+                values = np.full(len(batch), value) if np.ndim(value) == 0 else value
+                sums[name] = sums.get(name, 0) + float(values.sum())
+                weights[name] = weights.get(name, 0) + len(values)
+    return {name: value / weights[name] for name, value in sums.items() if weights[name]}
 
 
 def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog, stop: Stop) -> None:

@@ -96,7 +96,7 @@ def read_json(folder: Path) -> dict:
 
 
 def stored_run(folder: Path, system: System, systems: dict[str, System], needed: bool) -> Run | None:
-    """The run in a folder, or None where there is none. Raises UserError where it cannot be read or is of another system than `system`; where
+    """The run in a folder, or None where there is none. Raises UserError where it cannot be read, or is of another system than `system`; if
     it is not needed, since all is begun anew, that counts as none."""
     if not (folder / "run.json").is_file():
         return None
@@ -124,6 +124,8 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     for stage in system.stages:
         said = fields.given(args, StageOptions, "") if stage.name in stages else {}
         options[stage.name] = replace(options[stage.name], **said | fields.given(args, stage.Options, f"{stage.name}_"))
+        if any(getattr(args, f"init_{network}") is not None for network in stage.networks):
+            options[stage.name] = options[stage.name].for_published_weights()
     own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
     run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
     check_options(options, stages)

@@ -44,7 +44,8 @@ def test_the_networks_of_a_preset_fit_together(preset):
     assert tuple(vae.reconstruct(mean).shape) == (2, 3, h, w)
     reference = {"latents": np.zeros(latents, np.float32), "colors": np.zeros((2, 54), np.float32), "known": np.ones(2, np.float32)}
     conditions = conditioner({"mask": {"mask": np.zeros((2, h, w), np.uint8)}, "reference": reference})
-    assert tuple(denoise(unet, jt.zeros(*latents), np.array([1, 999]), conditions).shape) == latents
+    output = denoise(unet, jt.zeros(*latents), np.array([1, 999]), conditions, options.schedule, options.prediction_type)
+    assert tuple(output.shape) == latents
 
 
 @pytest.mark.parametrize("stage, changed, words", [

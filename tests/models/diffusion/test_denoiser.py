@@ -65,3 +65,13 @@ def test_no_branch_is_evaluated_in_vain(scales):
     assert len(branches) == needed[scales]
     assert sum(branch.weight for branch in branches) == 1
     assert all(type(branch.weight) is float for branch in branches)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
+def test_the_contrast_that_guidance_adds_is_taken_back(rescale):
+    """Wholly, where `rescale` is 1: each picture has the standard deviation of what all conditions give (Lin et al. 2023, eq. 15-16)."""
+    branches = guidance_branches({"mask": 4.0})
+    outputs = RNG.standard_normal((4, 3, 5, 6)) * np.array([1, 2, 3, 4]).reshape(-1, 1, 1, 1)
+    guided, rescaled = guide(branches, outputs), guide(branches, outputs, rescale)
+    for before, after, alone in zip(guided, rescaled, outputs[2:], strict=True):
+        np.testing.assert_allclose(after, before * (rescale * alone.std() / before.std() + 1 - rescale), rtol=1e-9)

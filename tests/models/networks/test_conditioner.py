@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from datasets.landscape import CLASSES
+from models.diffusion.schedule import NoiseSchedule
 from models.networks.conditioner import LEFT_OUT, UNKNOWN, Conditioner, ConditionerConfig, Conditions, denoise, joined
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, normal, weights
@@ -52,7 +53,13 @@ def conditions(conditioner, *args, **changed):
 def computed(conditioner, given):
     """The conditions as arrays."""
     with jt.no_grad():
-        return Conditions(*([v.numpy() for v in value] if isinstance(value, list) else value.numpy() for value in conditioner(given)))
+        return Conditions(*map(arrays_of, conditioner(given)))
+
+
+def arrays_of(value):
+    if isinstance(value, list):
+        return [v.numpy() for v in value]
+    return None if value is None else value.numpy()
 
 
 def arrays(conditions):
@@ -154,7 +161,7 @@ def test_the_prediction_depends_on_every_condition(conditioner):
 
     def prediction(**changed):
         with jt.no_grad():
-            return denoise(unet, sample, TIMESTEPS, conditioner(told(**changed))).numpy()
+            return denoise(unet, sample, TIMESTEPS, conditioner(told(**changed)), NoiseSchedule.make("linear"), "epsilon").numpy()
 
     plain = prediction()
     assert plain.shape == (2, 4, 8, 12)
@@ -197,7 +204,7 @@ def test_a_condition_may_be_all_there_is(conditioner, name, absent):
     assert {key.partition(".")[0] for key in alone.state_dict()} == {f"{name}_encoder"}
     with jt.no_grad():
         out = alone({name: told()[name]})
-    assert {part for part in Conditions._fields if getattr(out, part) is None} == set(absent)
+    assert {part for part in Conditions._fields if getattr(out, part) is None} == {*absent, "prior"}
 
 
 def test_what_several_encoders_give_is_joined():

@@ -4,6 +4,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models.diffusion.schedule import NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner, ConditionerConfig, denoise
 from models.networks.pretrained import WEIGHTS, exported_step, initialise, load_network, load_networks, save_network, save_networks
@@ -46,7 +47,7 @@ def test_a_unet_started_from_published_weights_works_as_the_published_one_did(pu
         reference = {"latents": normal("reference", 2, 4, 8, 12), "colors": normal("colors", 2, 54), "known": np.array(known, np.float32)}
         conditions = conditioner({"mask": {"mask": mask}, "reference": reference})
         expected = original(sample, TIMESTEPS, conditions.tokens).numpy()
-        output = denoise(unet, sample, TIMESTEPS, conditions)
+        output = denoise(unet, sample, TIMESTEPS, conditions, NoiseSchedule.make("linear"), "epsilon")
         np.testing.assert_allclose(output.numpy(), expected, atol=1e-5)
 
     assert not any(parameter.is_stop_grad() for parameter in unet.parameters())

@@ -29,7 +29,7 @@ def main_system():
     latents = np.ones((2, 4, 8, 12), np.float32)
     reference = {"latents": latents, "colors": np.ones((2, 54), np.float32), "known": np.ones(2, np.float32)}
     conditions = conditioner({"mask": {"mask": np.zeros((2, 64, 96), np.uint8)}, "reference": reference})
-    y = denoise(unet, jt.array(latents), np.array([1, 2]), conditions)
+    y = denoise(unet, jt.array(latents), np.array([1, 2]), conditions, options.schedule, options.prediction_type)
     return y, [*unet.parameters(), *conditioner.parameters()]
 
 

@@ -1,5 +1,6 @@
 """Stages learn what they are given, and the UNet uses both of its conditions."""
 
+import json
 from dataclasses import replace
 
 import jittor as jt
@@ -11,11 +12,12 @@ from datasets.loader import stack
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.render import draw
 from datasets.transforms import to_array
-from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
-from models.networks.pretrained import initialise, save_network
+from models.networks.pretrained import initialise, load_network, save_network
+from models.stages.latents import measure_latents
 from models.stages.segformer import SegformerStage, zoomed
-from models.stages.unet import UNetStage
+from models.stages.unet import UNetStage, stratified
 from models.stages.vae import OPPONENT, VAEStage
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
@@ -38,15 +40,19 @@ def batch_of(dataset, indices, seed=0):
     return stack([dataset.example(i, np.random.default_rng((seed, i))) for i in indices])
 
 
+def untrained_autoencoder():
+    """One that is sure of its latents: else they would be mostly noise, which nothing can learn."""
+    vae = AutoencoderKL(OPTIONS["vae"].network)
+    vae.quant_conv.bias.update(jt.array(np.array([0] * 4 + [-8] * 4, np.float32)))  # means and log-variances
+    return vae
+
+
 @pytest.fixture(scope="module")
 def unet_stage(pairs, tmp_path_factory):
     """A UNet that has seen the six pictures many times."""
     jt.set_global_seed(0)
     run = tmp_path_factory.mktemp("run")
-    vae = AutoencoderKL(OPTIONS["vae"].network)
-    bias = np.zeros(8, np.float32)
-    bias[4:] = -8  # of the log-variance: else an untrained autoencoder's latents are mostly noise, which nothing can learn
-    vae.quant_conv.bias.update(jt.array(bias))
+    vae = untrained_autoencoder()
     save_network(vae, module_arrays(vae), run / "vae")
     stage = UNetStage(replace(OPTIONS["unet"], lr=3e-3, steps=150), run)
     training_set, _ = stage.datasets(pairs, pairs[:2])
@@ -81,21 +87,62 @@ def test_the_autoencoder_learns_a_batch(pairs, tmp_path):
     assert steps[-1]["posterior_mean_rms"] < 10 and steps[-1]["posterior_std"] < 2
 
 
-def test_the_scale_of_the_latents_is_measured_and_kept(unet_stage):
-    scale = unet_stage.vae.config.scaling_factor
-    latents = np.concatenate([unet_stage.training_set.example(i, np.random.default_rng(i))["latent"] for i in range(6)])
-    assert 0.7 < latents.std() < 1.3
-    assert str(scale)[:8] in (unet_stage.folder / "vae" / "config.json").read_text()
+def latents_of(vae, pairs):
+    """The means of the posteriors of photos, channel by channel, [4, N]."""
+    photos = np.stack([read_image(pair.image, (96, 64)) for pair in pairs])
+    mean, _ = vae.posterior(jt.array(to_array(photos)))
+    return np.moveaxis(mean.numpy(), 1, 0).reshape(mean.shape[1], -1)
+
+
+def test_latents_are_whitened_once_and_that_is_kept(unet_stage, pairs):
+    latents = latents_of(unet_stage.vae, pairs)
+    np.testing.assert_allclose(latents.mean(axis=1), 0, atol=0.01)
+    np.testing.assert_allclose(np.cov(latents), np.eye(4), atol=0.03)
+    assert json.loads((unet_stage.folder / "vae" / "config.json").read_text())["scaling_factor"] == 1
+    again = load_network(AutoencoderKL, AutoencoderKLConfig, unet_stage.folder / "vae")
+    np.testing.assert_allclose(latents_of(again, pairs), latents, atol=1e-5)
+
+
+@pytest.mark.parametrize("whitened", [True, False])
+def test_bringing_latents_to_scale_changes_no_picture(pairs, whitened):
+    vae = untrained_autoencoder()
+    x = jt.array(to_array(read_image(pairs[0].image, (96, 64))[None]))
+    before, scale = vae.reconstruct(vae.posterior(x)[0]).numpy(), latents_of(vae, pairs).std()
+    measure_latents(vae, pairs, (96, 64), whitened)
+    np.testing.assert_allclose(vae.decode(vae.encode(x)[0]).numpy(), before, atol=2e-4)
+    latents = latents_of(vae, pairs) * vae.config.scaling_factor
+    assert abs(latents.std() - 1) < 0.02
+    assert whitened or abs(vae.config.scaling_factor - 1 / scale) < 0.02 / scale
+
+
+def test_every_batch_sees_all_levels_of_noise():
+    times = np.random.default_rng(0).random(8)
+    whole = stratified(times, 1000)
+    assert [t * 8 // 1000 for t in whole] == [*range(8)] and whole.dtype.kind == "i"
+    assert np.array_equal(np.concatenate([stratified(times[:4], 1000, 0, 2), stratified(times[4:], 1000, 1, 2)]), whole)
+    assert stratified(np.array([0.0]), 1000) == 0 and stratified(np.array([1 - 1e-12]), 1000) == 999
+
+
+def test_the_error_is_told_by_level_of_noise(unet_stage):
+    batch = batch_of(unet_stage.training_set, range(6))
+    found, tenths = unet_stage.validate(batch), stratified(batch["time"], 1000) // 100
+    assert all(len(found[f"val_mse_{tenth}"]) == (tenths == tenth).sum() for tenth in range(10))
+    assert len(found["val_loss"]) == 6
+
+
+def test_published_weights_are_started_from_without_a_linear_start_and_with_one_scale():
+    changed = OPTIONS["unet"].for_published_weights()
+    assert (changed.linear_start, changed.whiten) == (0, 0) and changed.channels == OPTIONS["unet"].channels
 
 
 def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
     assert np.mean(unet_stage.learned[-20:]) < 0.6 * np.mean(unet_stage.learned[:10])
     unet_stage.training_set.drop = 0
-    sums = np.zeros(3)
+    names, sums = ("val_loss", "val_loss_other_mask", "val_loss_other_reference"), np.zeros(3)
     with jt.no_grad():
         for seed in range(40):
-            batch = batch_of(unet_stage.training_set, range(6), seed=1000 + seed)
-            sums += list(unet_stage.validate(batch).values())
+            found = unet_stage.validate(batch_of(unet_stage.training_set, range(6), seed=1000 + seed))
+            sums += [found[name].sum() for name in names]
     right, other_mask, other_reference = sums
     assert other_mask > 1.2 * right
     assert other_reference > 1.05 * right

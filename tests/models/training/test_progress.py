@@ -55,3 +55,11 @@ def test_a_metric_that_some_batches_lack_is_the_mean_over_the_others():
 
     found = validate(stage([], metrics), Numbers(17), seed=0)
     assert found == {"all": 1.0, "some": 6.0}
+
+
+def test_metrics_of_single_pictures_are_means_over_all_that_have_one():
+    def metrics(batch):
+        return {"number": batch["number"], "even": batch["number"][batch["number"] % 2 == 0], "none": batch["number"][:0]}
+
+    found = validate(stage([], metrics), Numbers(17), seed=0)
+    assert found == {"number": 8.0, "even": np.mean([*range(0, 17, 2)])}

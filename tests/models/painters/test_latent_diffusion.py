@@ -1,0 +1,35 @@
+"""Guidance costs only where it is wanted."""
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import Conditioner
+from models.networks.unet_2d_condition import UNet2DConditionModel
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from tests.small import OPTIONS
+
+
+@pytest.fixture(scope="module")
+def painter():
+    jt.set_global_seed(0)
+    vae, options = AutoencoderKL(OPTIONS["vae"].network), OPTIONS["unet"]
+    vae.config.scaling_factor = 1.0
+    return LatentDiffusion(options, vae, UNet2DConditionModel(options.network(vae.config)), Conditioner(options.conditioner(vae.config)))
+
+
+@pytest.mark.parametrize("options, expected", [
+    ({}, [6, 6, 6, 6]),
+    ({"guidance": 1.0, "ref_guidance": 1.0}, [2, 2, 2, 2]),
+    ({"guidance_low": 0.5}, [6, 6, 2, 2]),
+    ({"guidance_low": 0.3, "guidance_high": 0.8}, [2, 6, 6, 2]),
+])  # fmt: skip
+def test_branches_are_evaluated_only_inside_the_interval(painter, monkeypatch, options, expected):
+    """Pictures at once, at levels of noise 1, 0.75, 0.5 and 0.25."""
+    seen, execute = [], UNet2DConditionModel.execute
+    monkeypatch.setattr(UNet2DConditionModel, "execute", lambda self, x, *a, **k: seen.append(len(x)) or execute(self, x, *a, **k))
+    rng = np.random.default_rng(0)
+    masks, references = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
+    pictures = painter.paint(masks, references, [1, 2], PaintingOptions(steps=4, **{"guidance_low": 0.0, "guidance_high": 1.0} | options))
+    assert seen == expected and pictures.shape == references.shape and pictures.dtype == np.uint8
