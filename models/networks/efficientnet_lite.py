@@ -2,7 +2,8 @@
 
 A classifier of ImageNet whose features serve to compare pictures. Names and padding as in the package efficientnet-lite-pytorch. Each batch
 norm is folded into the convolution before it when the weights are loaded, so a convolution here has a bias and there is no batch norm.
-The weights take no gradients, pictures do. Inside, channels come last: 1x1 convolutions, which are most of the work, are linear maps.
+The weights take no gradients, pictures do. All is computed in float32, within `autocast` too: in 16 bits the gradients would be rough.
+Inside, channels come last: 1x1 convolutions, which are most of the work, are linear maps.
 """
 
 import math
@@ -14,7 +15,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.networks.layers import Conv2d, Linear, freeze
+from models.networks.layers import Conv2d, Linear, autocast, freeze
 from models.ops.depthwise_conv import depthwise_conv
 from models.ops.transpose import swap_last_axes
 from utils.checkpoint import check_fit, load_strict, read_weights
@@ -94,6 +95,7 @@ class EfficientNetLite(nn.Module):
                 length, channels = math.ceil(length / step), out_channels
         self._conv_head = Linear(channels, FEATURES)
 
+    @autocast("float32")
     def features(self, x: jt.Var, blocks: Sequence[int]) -> list[jt.Var]:
         """The maps [B, C, H', W'] that these of the blocks put out, in ascending order; the first block is 0, none after the last is run.
 
@@ -107,6 +109,7 @@ class EfficientNetLite(nn.Module):
                 maps.append(swap_last_axes(x.reshape(b, h * w, c)).reshape(b, c, h, w))
         return maps
 
+    @autocast("float32")
     def execute(self, x: jt.Var) -> jt.Var:
         x = self._stem(x)
         for block in self._blocks:
@@ -115,8 +118,10 @@ class EfficientNetLite(nn.Module):
 
     def _stem(self, x: jt.Var) -> jt.Var:
         """[B, 3, H, W] → [B, H/2, W/2, 32]."""
-        x = nn.pad((255 * x - 127) / 128, self._padding * 2)
-        return relu6(self._conv_stem(x)).transpose(0, 2, 3, 1)
+        x = nn.pad((255 * x.float32() - 127) / 128, self._padding * 2)
+        x = relu6(self._conv_stem(x))
+        b, c, h, w = x.shape
+        return swap_last_axes(x.reshape(b, c, h * w)).reshape(b, h, w, c)
 
 
 NORM_AFTER = {"_conv_stem": "_bn0", "_conv_head": "_bn1", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}

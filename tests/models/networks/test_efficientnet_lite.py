@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.networks.efficientnet_lite import lite_features, load_efficientnet_lite
+from models.networks.layers import autocast
 from models.networks.weights import LITE0, LITE1, packaged_weights
 from models.training.learner import kept
 from tests.golden.networks import lite_pictures
@@ -57,6 +58,19 @@ def test_maps_are_those_asked_for_and_nothing_is_trained(network):
     for y, i in zip(network.features(x, (5, 2)), (2, 5), strict=True):  # in the network's order
         assert np.array_equal(y.numpy(), network.features(x, [i])[0].numpy())
     assert all(weight.is_stop_grad() for weight in network.parameters()) and not kept(network)
+
+
+def test_mixed_precision_around_it_changes_nothing(network):
+    x = jt.array(lite_pictures("even") / np.float32(255))
+
+    def features_and_gradient(x):
+        (y,) = network.features(x, [12])
+        return y.numpy(), jt.grad(y.sqr().mean(), x).numpy(), network(x).numpy()
+
+    expected = features_and_gradient(x)
+    with autocast("bfloat16"):
+        found = features_and_gradient(x)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_pictures_are_averaged_where_they_shrink(network):
