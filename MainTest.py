@@ -25,7 +25,8 @@ from tqdm import tqdm
 from datasets.test_pairs import TestPair, check_results, find_photos, find_test_pairs
 from models.metrics.mask_accuracy import Judge, judge_file, load_judge
 from models.metrics.merit import MERITS, merit
-from models.metrics.score import Pictures, score
+from models.metrics.pictures import Pictures
+from models.metrics.score import score
 from models.metrics.style import STYLE_METRICS
 from models.networks.layers import DTYPES, autocast
 from models.painters.pictures import SIZE, pack, painted

@@ -1,6 +1,7 @@
-"""How far one set of pictures is from another by their Inception features: FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018).
+"""How far one set of pictures is from another by a network's features: FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018).
 
-Features are arrays [N, D], of models/networks/inception.py as a rule, in memory or mapped from a file; everything is computed in float64.
+Features are arrays [N, D], in memory or mapped from a file; everything is computed in float64. The names FID and KID belong to features of
+models/networks/inception.py; with those of another network the numbers have another meaning.
 """
 
 from collections.abc import Iterable
@@ -60,12 +61,12 @@ def _square_root(covariance: np.ndarray) -> np.ndarray:
 
 
 def bias_note(count: int, dimensions: int) -> str:
-    """A sentence to show beside an FID of which the smaller set has `count` pictures; "" where these are more than the features."""
+    """A sentence to show beside a Fréchet distance whose smaller set has `count` pictures; "" where these are more than the features."""
     if count > dimensions:
         return ""
     return (
-        f"FID from {count} pictures, no more than there are features ({dimensions}), is biased upwards: compare it only with FIDs from "
-        f"as many pictures. KID has no such bias."
+        f"From {count} pictures, no more than there are features ({dimensions}), the distance is biased upwards: compare it only "
+        f"with those from as many pictures. KID has no such bias."
     )
 
 
@@ -89,18 +90,34 @@ def kernel_distance(
     return float(np.mean(distances)), float(np.std(distances))
 
 
+def kernel_distance_of_all(features: np.ndarray, photos: np.ndarray) -> float:
+    """KID of features [N, D] and photos' [M, D] by all pairs, both divided by the photos' standard deviation. Lower is better.
+
+    The deviation is one number, of all the photos' features. Some networks' features are small, and beside the kernel's 1 they would hardly
+    count; in these units they do. The estimate is unbiased, and may come out below 0. Raises UserError for fewer than 2 pictures.
+    """
+    _check_count(min(len(features), len(photos)))
+    features, photos = _finite(features[:]), _finite(photos[:])
+    deviation = photos.std()
+    return squared_mmd(features / deviation, photos / deviation)
+
+
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, equation 3) of x [n, D] and y [m, D]; kernel (x·y / D + 1)³."""
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        k = a @ b.T / a.shape[1] + 1
+    def kernel(products: np.ndarray) -> np.ndarray:
+        k = products / x.shape[1] + 1
         return k * k * k
 
-    def mean_of_pairs(a: np.ndarray) -> float:
-        k, n = kernel(a, a), len(a)
-        return (k.sum() - np.trace(k)) / (n * (n - 1))  # without each with itself
+    def total(a: np.ndarray, b: np.ndarray) -> float:
+        # a few rows at a time: the matrix of ten thousand pictures would take a gigabyte
+        return sum(kernel(a[first : first + 256] @ b.T).sum() for first in range(0, len(a), 256))
 
-    return mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean()
+    def mean_of_pairs(a: np.ndarray) -> float:
+        with_itself = kernel((a * a).sum(axis=1)).sum()
+        return (total(a, a) - with_itself) / (len(a) * (len(a) - 1))
+
+    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * total(x, y) / (len(x) * len(y)))
 
 
 def _finite(features: np.ndarray) -> np.ndarray:
@@ -108,7 +125,7 @@ def _finite(features: np.ndarray) -> np.ndarray:
     if features.ndim != 2:
         raise ValueError(f"features are [N, D], not {list(features.shape)}")
     if not np.isfinite(features).all():
-        raise UserError("the features of some picture are not finite numbers: the weights of Inception are damaged, download them again")
+        raise UserError("the features of some picture are not finite numbers: the network's weights are damaged, get them anew")
     return features
 
 

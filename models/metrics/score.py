@@ -1,43 +1,30 @@
 """The competition's score of a folder of pictures, and what belongs to it.
 
-Each metric is a function of the pictures that returns a `Metric`; METRICS lists them. What a metric has measured is kept in rows
-(utils/rows.py), so that a second scoring takes seconds and one that was killed goes on.
+Each metric is a function of the pictures (pictures.py) that returns a `Metric`; METRICS lists them.
 """
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from datasets.landscape import NUM_CLASSES, read_image, read_mask
-from datasets.test_pairs import TestPair
+from datasets.landscape import read_image, read_mask
 from models.metrics.aesthetic import aesthetic, load_aesthetic
-from models.metrics.fid import bias_note, frechet_distance, kernel_distance, moments
-from models.metrics.mask_accuracy import Judge, by_class, confusion
+from models.metrics.fid import bias_note, frechet_distance, kernel_distance, kernel_distance_of_all, moments
+from models.metrics.mask_accuracy import by_class
+from models.metrics.pictures import BATCH, PREDICTORS, SMALL, Pictures, read_all, short
 from models.metrics.reconstruction import psnr, ssim
 from models.metrics.report import write_report
 from models.metrics.style import STYLE_METRICS, style_parts
-from models.networks.clip import clip_i, encode_images, load_clip
-from models.networks.inception import FEATURES, inception_features, load_inception
+from models.networks.clip import clip_i
 from models.networks.lpips import load_lpips, lpips
-from models.networks.weights import ALEXNET, ALEXNET_LPIPS, INCEPTION, MissingWeights, file_digest, find_any, find_weights
-from utils.checkpoint import weights_in, write_json
-from utils.image import resize_mask
-from utils.rows import Rows, digest, measured, writable_folder
-
-SMALL = (256, 192)  # the size in which what the judge sees is kept for the report
-BATCH = 16  # pictures measured at once
+from models.networks.weights import ALEXNET, ALEXNET_LPIPS, MissingWeights, find_any, find_weights
+from utils.checkpoint import write_json
+from utils.rows import Rows, digest, measured
 
 COLUMNS = ("mask accuracy", "aesthetic", "style", "FID", "total")
-PREDICTORS = {  # aesthetic predictors that go with a CLIP; in both, the better comes first
-    "clip-vit-large-patch14": ("sac+logos+ava1-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth"),
-    "clip-vit-base-patch32": ("sa_0_4_vit_b_32_linear.pth",),
-}
-
 PUBLISHED = [  # of the third contest, and of the second, whose total had no style and whose aesthetic score was 0..10
     {"entry": entry} | {name: value for name, value in zip(COLUMNS, values, strict=True) if value is not None}
     for entry, *values in (
@@ -76,98 +63,6 @@ class Metric:
     comparable: bool = False  # with the published results
     lower_is_better: bool = False
     details: dict[str, float] = field(default_factory=dict)  # further numbers, for score.json
-
-
-@dataclass
-class Pictures:
-    """What is scored, and with what."""
-
-    pairs: list[TestPair]
-    folder: Path  # of the results, <stem>.jpg
-    photos: list[Path]  # the training pictures, which FID compares with
-    truths: Path | None  # folder of true photos of the masks, <stem>.jpg
-    judge: Judge | None
-    weights: Path
-    style_metric: str
-    cache: Path
-    size: tuple[int, int]  # (width, height) of every result
-    photo_cache: Path = field(init=False)
-
-    def __post_init__(self):
-        # beside the photos of a data set, for all that will be scored against them
-        folder = self.photos[0].parent
-        self.photo_cache = writable_folder(folder.parent, self.cache) if folder.name == "imgs" else self.cache
-
-    @property
-    def results(self) -> list[Path]:
-        return [self.folder / f"{pair.stem}.jpg" for pair in self.pairs]
-
-    @property
-    def true_photos(self) -> list[Path]:
-        return [self.truths / f"{pair.stem}.jpg" for pair in self.pairs]
-
-    @cached_property
-    def keys(self) -> list[bytes]:
-        return [digest(path) for path in self.results]
-
-    @cached_property
-    def seen(self) -> Rows:
-        """What the judge sees in each: `confusion` with the mask and, small, the `labels`."""
-        row = np.dtype([("confusion", np.uint32, (NUM_CLASSES, NUM_CLASSES)), ("labels", np.uint8, SMALL[::-1])])
-
-        def look(indices: list[int]) -> np.ndarray:
-            rows = np.empty(len(indices), row)
-            labels = self.judge.labels(read_all([self.results[i] for i in indices]), self.size)
-            for k, i in enumerate(indices):
-                rows[k]["confusion"] = confusion(read_mask(self.pairs[i].mask, self.size), labels[k])
-                rows[k]["labels"] = resize_mask(labels[k], SMALL)
-            return rows
-
-        masks = [digest(key, pair.mask) for key, pair in zip(self.keys, self.pairs, strict=True)]
-        return measured(self.cache / f"judge-{short(self.judge.weights)}.rows", masks, row, look, BATCH, "mask accuracy")
-
-    @cached_property
-    def clip(self) -> Path:
-        """The folder of the CLIP that is there, the larger one if both are."""
-        (folder,) = find_any(self.weights, [[name] for name in PREDICTORS])
-        return folder
-
-    @cached_property
-    def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
-        """CLIP's, of the results and of their references, [N, D] each."""
-        model, both = load_clip(self.clip), self.results + [pair.reference for pair in self.pairs]
-        row, path = np.dtype((np.float32, (model.config.projection_dim,))), self.cache / f"clip-{short(weights_in(self.clip))}.rows"
-        keys = self.keys + [digest(pair.reference) for pair in self.pairs]
-        rows = measured(path, keys, row, lambda indices: encode_images(model, read_all([both[i] for i in indices])), BATCH, "CLIP")
-        return rows[: len(self.pairs)], rows[len(self.pairs) :]
-
-    @cached_property
-    def features(self) -> tuple[Rows, Rows]:
-        """Inception's, of the results and of the training photos."""
-        (path,) = find_weights(self.weights, INCEPTION)
-        network = load_inception(path)
-        row, name = np.dtype((np.float32, (FEATURES,))), f"inception-{short(path)}.rows"
-
-        def features(paths: list[Path], keys: list[bytes], cache: Path, title: str) -> Rows:
-            return measured(
-                cache / name, keys, row, lambda indices: inception_features(network, read_all([paths[i] for i in indices])), BATCH, title
-            )
-
-        return (
-            features(self.results, self.keys, self.cache, "Inception, results"),
-            features(self.photos, [digest(path) for path in self.photos], self.photo_cache, "Inception, training photos"),
-        )
-
-
-def read_all(paths: list[Path]) -> list[np.ndarray]:
-    """Photos uint8 [H, W, 3], which may differ in size."""
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(read_image, paths))
-
-
-def short(path: Path) -> str:
-    """The beginning of a file's digest: rows that another network has measured have another name."""
-    return file_digest(path)[:8]
 
 
 # -------------------------------------------------------------------------------------------------------------- metrics
@@ -227,23 +122,51 @@ def style(pictures: Pictures) -> Metric:
     return Metric(float(values.mean()), note, pictures=values, comparable=pictures.style_metric == "faithful", details=forms)
 
 
-def fid(pictures: Pictures) -> Metric:
-    if min(len(pictures.pairs), len(pictures.photos)) < 2:
-        return TOO_FEW
-    results, photos = pictures.features
+def too_few(pictures: Pictures) -> bool:
+    return min(len(pictures.pairs), len(pictures.photos)) < 2
+
+
+def frechet(results: Rows, photos: Rows) -> tuple[float, str]:
+    """The Fréchet distance of the features, and a sentence on its bias."""
     ours, theirs = moments(results.blocks()), moments(photos.blocks())
     value = frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance)
-    note = f"to {len(photos)} photos of {pictures.photos[0].parent}; comparable with 1000 results and the competition's own photos only"
-    return Metric(value, f"{note}. {bias_note(min(len(results), len(photos)), FEATURES)}".strip(), lower_is_better=True)
+    return value, bias_note(min(ours.count, theirs.count), len(ours.mean))
+
+
+def fid(pictures: Pictures) -> Metric:
+    if too_few(pictures):
+        return TOO_FEW
+    value, bias = frechet(*pictures.by_inception)
+    note = f"{to_photos(pictures)}; comparable with 1000 results and the competition's own photos only"
+    return Metric(value, f"{note}. {bias}".strip(), lower_is_better=True)
 
 
 def kid(pictures: Pictures) -> Metric:
-    if min(len(pictures.pairs), len(pictures.photos)) < 2:
+    if too_few(pictures):
         return TOO_FEW
-    mean, deviation = kernel_distance(*pictures.features)
+    mean, deviation = kernel_distance(*pictures.by_inception)
     return Metric(
         mean, f"± {deviation:.5f} over 100 random subsets; unbiased, for small sets", lower_is_better=True, details={"deviation": deviation}
     )
+
+
+def lite_fd(pictures: Pictures) -> Metric:
+    if too_few(pictures):
+        return TOO_FEW
+    value, bias = frechet(*pictures.by_lite0)
+    return Metric(value, f"{to_photos(pictures)}; FID's formula. {bias}".strip(), lower_is_better=True)
+
+
+def lite_kid(pictures: Pictures) -> Metric:
+    if too_few(pictures):
+        return TOO_FEW
+    value = 1000 * kernel_distance_of_all(*pictures.by_lite0)
+    note = f"× 1000, {to_photos(pictures)}, in units of their features' deviation; unbiased, for small sets"
+    return Metric(value, note, lower_is_better=True)
+
+
+def to_photos(pictures: Pictures) -> str:
+    return f"to {len(pictures.photos)} photos of {pictures.photos[0].parent}"
 
 
 def clip_similarity(pictures: Pictures) -> Metric:
@@ -287,6 +210,8 @@ METRICS = {
     "style": style,
     "FID": fid,
     "KID": kid,
+    "FD (EfficientNet-lite0)": lite_fd,
+    "KID (EfficientNet-lite0)": lite_kid,
     "CLIP-I": clip_similarity,
     "PSNR": lambda pictures: reconstruction(pictures, "PSNR"),
     "SSIM": lambda pictures: reconstruction(pictures, "SSIM"),
@@ -364,13 +289,14 @@ def total_of(metrics: dict[str, Metric]) -> Metric:
 
 def print_table(metrics: dict[str, Metric], weights: Path) -> None:
     """Ours, with what each number is; then the published results."""
+    width = max(map(len, metrics))
     for name, metric in metrics.items():
         if metric.value is None:
             text = f"n/a (needs {metric.needs})"
         else:
             number = "∞" if math.isinf(metric.value) else f"{metric.value:.4f}"
             text = f"{number:>8}   {metric.note}"
-        print(f"{name:>14}  {text}")
+        print(f"{name:>{width}}  {text}")
     if any(metric.value is None for metric in metrics.values()):
         print(f'What is missing is looked for in {weights} (README, "The score").')
     print("\nPublished (comparable: the style; the rest with the organisers' networks and photos only)")

@@ -14,7 +14,7 @@ from jittor import nn
 
 from models.networks.layers import Conv2d, LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
-from models.ops.depthwise_conv import depthwise_conv3x3
+from models.ops.depthwise_conv import depthwise_conv
 from models.ops.transpose import swap_last_axes
 from utils import parallel
 
@@ -111,7 +111,7 @@ class DepthwiseConv(nn.Module):
 
     def execute(self, x: jt.Var, size: tuple[int, int]) -> jt.Var:
         b, n, c = x.shape
-        return depthwise_conv3x3(x.reshape(b, *size, c), self.dwconv.weight, self.dwconv.bias).reshape(b, n, c)
+        return depthwise_conv(x.reshape(b, *size, c), self.dwconv.weight, self.dwconv.bias, 1, (1, 1)).reshape(b, n, c)
 
 
 class MixFFN(nn.Module):

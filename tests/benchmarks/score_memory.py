@@ -22,6 +22,7 @@ from memory import peak_memory
 from tqdm import tqdm
 
 from datasets.test_pairs import TestPair
+from models.metrics import pictures as scored
 from models.metrics import score
 from models.networks.inception import FEATURES, Inception
 from utils.checkpoint import module_arrays, write_safetensors
@@ -40,16 +41,16 @@ def prepare(folder: Path, results: int, photos: int) -> None:
     write_safetensors(folder / "inception.safetensors", module_arrays(Inception()))
     for name, cache in (("results", folder / "cache"), ("imgs", folder)):
         keys = [digest(path) for path in sorted((folder / name).iterdir())][:-FRESH]
-        rows = cache / f"inception-{score.short(folder / 'inception.safetensors')}.rows"
+        rows = cache / f"inception-{scored.short(folder / 'inception.safetensors')}.rows"
         row = np.dtype((np.float32, (FEATURES,)))
         measured(rows, keys, row, lambda indices: random.random((len(indices), FEATURES), np.float32), 256, name)
 
 
 def measure(folder: Path) -> float:
     """Scores in this process; returns its peak memory in GB."""
-    score.find_weights = lambda *_: [folder / "inception.safetensors"]  # has no published file's checksum
+    scored.find_weights = lambda *_: [folder / "inception.safetensors"]  # has no published file's checksum
     results, photos = (sorted((folder / name).iterdir()) for name in ("results", "imgs"))
-    pictures = score.Pictures(
+    pictures = scored.Pictures(
         pairs=[TestPair(path.stem, mask=path, reference=photos[0]) for path in results],
         folder=folder / "results",
         photos=photos,

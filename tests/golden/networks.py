@@ -100,3 +100,10 @@ def inception_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarra
         elif array.ndim == 4:
             array *= np.float32(math.sqrt(2))
     return arrays
+
+
+def lite_pictures(name: str) -> np.ndarray:
+    """Patches of colour with grain, uint8 [2, 3, H, W]."""
+    height, width = {"even": (64, 96), "odd": (77, 99)}[name]
+    patches = normal(f"{name} patches", 2, 3, 5, 7).repeat(16, 2).repeat(16, 3)[:, :, :height, :width]
+    return np.uint8((128 + 50 * patches + 20 * normal(f"{name} grain", 2, 3, height, width)).clip(0, 255))

