@@ -6,6 +6,7 @@ A new system is a network file, a stage file, a painter file, and a line in SYST
 from pathlib import Path
 
 from models.painters.latent_diffusion import LatentDiffusion
+from models.stages.decoder import DecoderStage
 from models.stages.segformer import SegformerStage
 from models.stages.unet import UNetStage
 from models.stages.vae import VAEStage
@@ -18,7 +19,11 @@ SMALL = {"width": 256, "height": 192, "ema": 0.999}
 TINY = {"width": 256, "height": 192, "warmup": 25, "ema": 0.99, "validate_every": 500, "preview_every": 500, "save_every": 100}
 
 DIFFUSION = {
-    "base": {"vae": VAEStage.Options(), "unet": UNetStage.Options(steps=200_000)},
+    "base": {
+        "vae": VAEStage.Options(),
+        "unet": UNetStage.Options(steps=200_000),
+        "decoder": DecoderStage.Options(steps=50_000, lr=2e-4),
+    },
     "small": {
         "vae": VAEStage.Options(
             **SMALL, channels=(64, 128, 256, 256), steps=50_000, batch_size=16, crop_width=128, crop_height=128, lr=2e-4
@@ -26,6 +31,7 @@ DIFFUSION = {
         "unet": UNetStage.Options(
             **SMALL, channels=(192, 384, 576, 768), attention=(0, 1, 1, 1), cross_attention_dim=512, steps=100_000, batch_size=32, lr=2e-4
         ),
+        "decoder": DecoderStage.Options(**SMALL, steps=20_000, batch_size=16, crop_width=128, crop_height=128, lr=2e-4),
     },
     "tiny": {
         "vae": VAEStage.Options(
@@ -35,6 +41,7 @@ DIFFUSION = {
             **TINY, channels=(64, 128, 192), layers=1, attention=(0, 1, 1), heads=4, norm_groups=4, cross_attention_dim=128,
             mask_channels=(16, 32, 64), steps=200, batch_size=4, lr=1e-3,
         ),
+        "decoder": DecoderStage.Options(**TINY, steps=100, batch_size=4, crop_width=128, crop_height=128, lr=4e-4),
     },
 }  # fmt: skip
 
@@ -45,7 +52,7 @@ JUDGE = {
 }
 
 SYSTEMS = {
-    "diffusion": System((VAEStage, UNetStage), LatentDiffusion, DIFFUSION),
+    "diffusion": System((VAEStage, UNetStage, DecoderStage), LatentDiffusion, DIFFUSION),
     "judge": System((SegformerStage,), None, JUDGE),  # of the score's mask accuracy
 }
 DEFAULT = "diffusion"

@@ -13,6 +13,7 @@ OWN = {
     "unet": {
         "channels": (16, 32), "attention": (0, 1), "heads": 2, "norm_groups": 4, "cross_attention_dim": 16, "mask_channels": (8, 8, 8),
     },
+    "decoder": {"crop_width": 64, "crop_height": 64},
     "segformer": {},
 }  # fmt: skip
 OPTIONS = {
@@ -23,8 +24,12 @@ OPTIONS = {
 
 
 def arguments(*stages: str, **changed) -> list[str]:
-    """The same for a command line, by default of both stages of the main system; `changed` are options that it gives another value."""
-    values = COMMON | {f"{stage}_{name}": value for stage in stages or ("vae", "unet") for name, value in OWN[stage].items()} | changed
+    """The same for a command line, by default of all stages of the main system; `changed` are options that it gives another value."""
+    values = (
+        COMMON
+        | {f"{stage}_{name}": value for stage in stages or ("vae", "unet", "decoder") for name, value in OWN[stage].items()}
+        | changed
+    )
     words = []
     for name, value in values.items():
         words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]

@@ -54,13 +54,13 @@ def test_training_writes_what_it_promises(trained):
     assert {"run.json", "vae", "unet", "conditioner", "best", "state", "previews", "log.jsonl", "tensorboard"} <= set(os.listdir(trained))
     assert not (trained / "rehearsal").exists()
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    for stage, names in {"vae": {"psnr", "posterior_std", "posterior_mean_rms"}, "unet": {"mse"}}.items():
+    for stage, names in {"vae": {"psnr", "posterior_std", "posterior_mean_rms"}, "unet": {"mse"}, "decoder": {"perceptual"}}.items():
         own = [line for line in lines if line["stage"] == stage]
         assert [line["step"] for line in own if "loss" in line] == [1, 2, 3, 4]
         assert all(names <= line.keys() for line in own if "loss" in line)
-        assert any("val_loss" in line for line in own)
+        assert any(name.startswith("val_") for line in own for name in line)
         assert Image.open(trained / "previews" / f"{stage}-00000004.png").width > 96
-    assert json.loads((trained / "best" / "best.json").read_text()).keys() == {"vae", "unet"}
+    assert json.loads((trained / "best" / "best.json").read_text()).keys() == {"vae", "unet", "decoder"}
 
 
 def test_training_never_imports_jtorch(data, trained):
@@ -195,13 +195,13 @@ def states(folder: Path, stage: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.bit_for_bit
-@pytest.mark.parametrize("stops", [(signal.SIGTERM, signal.SIGINT), (signal.SIGKILL, signal.SIGKILL)], ids=["stopped", "killed"])
+@pytest.mark.parametrize("stops", [(signal.SIGTERM, signal.SIGINT, signal.SIGTERM), (signal.SIGKILL,) * 3], ids=["stopped", "killed"])
 def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
     """Bit for bit, after polite stops and after kills. A Ctrl-C of the terminal reaches all processes that the run has started."""
     words = ["--input_path", data, "--val_fraction", 0.3, *arguments(steps=12)]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert run("MainTrain.py", *words, "--run", whole).returncode == 0
-    for stage, stop in zip(("vae", "unet"), stops, strict=True):
+    for stage, stop in zip(("vae", "unet", "decoder"), stops, strict=True):
         command = [sys.executable, ROOT / "MainTrain.py", *map(str, words), "--run", stopped]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         wait_for(stopped / "log.jsonl", stage, 5, process)
@@ -210,12 +210,12 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
         assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[stop]
         assert stop == signal.SIGKILL or ("What was done is saved. To go on: " in output and "Traceback" not in output)
     assert run("MainTrain.py", *words, "--run", stopped).returncode == 0
-    for stage in ("vae", "unet"):
+    for stage in ("vae", "unet", "decoder"):
         expected, found = states(whole, stage), states(stopped, stage)
         assert expected.keys() == found.keys()
         assert all(np.array_equal(expected[name], found[name]) for name in expected)
     steps = [(line["stage"], line["step"]) for line in map(json.loads, (stopped / "log.jsonl").read_text().splitlines()) if "loss" in line]
-    assert steps == [(stage, step) for stage in ("vae", "unet") for step in range(1, 13)]
+    assert steps == [(stage, step) for stage in ("vae", "unet", "decoder") for step in range(1, 13)]
 
 
 def wait_for(log: Path, stage: str, step: int, process: subprocess.Popen) -> None:

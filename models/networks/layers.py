@@ -67,7 +67,11 @@ class Conv2d(nn.Module):
         self._stride, self._padding = stride, padding
 
     def execute(self, x: jt.Var) -> jt.Var:
-        y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, self.weight)
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: jt.Var, weight: jt.Var) -> jt.Var:
+        """With another weight of the same shape, and the layer's bias."""
+        y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, weight)
         return y + _cast(self.bias).reshape(1, -1, 1, 1)
 
 

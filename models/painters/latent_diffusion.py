@@ -47,11 +47,12 @@ class LatentDiffusion:
 
     @classmethod
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
-        """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents.
+        """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents;
+        where there is one, that of stage decoder, which has a better decoder for them.
 
         Raises UserError where something is missing or damaged.
         """
-        vae = load_network(AutoencoderKL, AutoencoderKLConfig, run.folder / "vae")
+        vae = load_network(AutoencoderKL, AutoencoderKLConfig, decoder_folder(run.folder))
         if vae.config.scaling_factor is None:
             raise UserError(f"{run.folder / 'vae'} has been trained anew, and the UNet not yet: go on with MainTrain.py")
         classes = {"unet": (UNet2DConditionModel, UNet2DConditionConfig), "conditioner": (Conditioner, ConditionerConfig)}
@@ -104,6 +105,11 @@ class LatentDiffusion:
         if not tile:
             return self.vae.decode(latent).numpy()
         return self.vae.decode_in_tiles(latent, tile // self.vae.config.downscale)
+
+
+def decoder_folder(run: Path) -> Path:
+    """The autoencoder that decodes: that of stage decoder, where there is one."""
+    return run / "decoder" if (run / "decoder" / "config.json").is_file() else run / "vae"
 
 
 def kept(told: dict[str, dict[str, np.ndarray]], names: frozenset[str]) -> dict[str, dict[str, np.ndarray]]:

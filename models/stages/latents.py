@@ -11,8 +11,10 @@ from tqdm import tqdm
 from datasets.landscape import read_image
 from datasets.pairs import Pair
 from datasets.transforms import NUM_COLOR_STATISTICS, color_statistics, to_array
-from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.layers import autocast
+from models.networks.pretrained import exported_step, load_network, save_networks
+from utils import parallel
 from utils.checkpoint import module_arrays
 from utils.rows import Rows, digest, measured
 
@@ -33,6 +35,15 @@ class Latents:
     def colors(self, index: int) -> np.ndarray:
         """float32 [54]."""
         return self.rows[index]["colors"]
+
+
+def bring_to_scale(folder: Path, pairs: list[Pair], size: tuple[int, int], whitened: bool) -> AutoencoderKL:
+    """The autoencoder of a run's folder, whose latents are brought to unit variance first if nobody has (`measure_latents`)."""
+    vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
+    if vae.config.scaling_factor is None and parallel.MAIN:  # the others come here when it is done
+        measure_latents(vae, pairs, size, whitened)
+        save_networks({"vae": (vae, vae.state_dict())}, folder, exported_step(folder / "vae"))
+    return vae
 
 
 def measure_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], whitened: bool) -> None:

@@ -14,10 +14,10 @@ from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
-from models.networks.pretrained import exported_step, load_network, save_networks
+from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
-from models.stages.latents import Latents, cache_latents, measure_latents
+from models.stages.latents import Latents, bring_to_scale, cache_latents
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils import parallel
@@ -177,12 +177,7 @@ class UNetStage:
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first
         time, and measures the linear start."""
-        vae_folder = self.folder / "vae"
-        if self.vae.config.scaling_factor is None:
-            if parallel.MAIN:
-                measure_latents(self.vae, train, self.options.size, bool(self.options.whiten))
-                save_networks({"vae": (self.vae, self.vae.state_dict())}, self.folder, exported_step(vae_folder))
-            self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, vae_folder)
+        self.vae = bring_to_scale(self.folder, train, self.options.size, bool(self.options.whiten))
         latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
         scale = self.vae.config.scaling_factor
         training_set = LatentPairs(train, latents, scale, self.options, drop=self.options.drop)

@@ -43,42 +43,45 @@ class VAEOptions(StageOptions):
         )
 
     def faults(self, others: dict[str, StageOptions]) -> list[str]:
-        cell = self.network.downscale
-        faults = [
-            f"--vae_{name} {getattr(self, name)} is not a multiple of {cell}"
-            for name in ("width", "height", "crop_width", "crop_height")
-            if getattr(self, name) % cell
-        ]
-        faults += [
-            f"--vae_crop_{side} {getattr(self, f'crop_{side}')} is more than --vae_{side} {getattr(self, side)}"
-            for side in ("width", "height")
-            if getattr(self, f"crop_{side}") > getattr(self, side)
-        ]
-        return faults + [
+        return crop_faults(self, "vae", self.network.downscale) + [
             f"--vae_channels: {width} is not a multiple of --vae_norm_groups {self.norm_groups}"
             for width in self.channels
             if width % self.norm_groups
         ]
 
 
-class PhotoCrops:
-    """Random crops, or whole photos where `whole`, with the noise that samples their posterior."""
+def crop_faults(options: StageOptions, stage: str, cell: int) -> list[str]:
+    """What is wrong with the sizes of a stage's pictures and crops, where latents have cells of so many pixels a side."""
+    faults = [
+        f"--{stage}_{name} {getattr(options, name)} is not a multiple of {cell}"
+        for name in ("width", "height", "crop_width", "crop_height")
+        if getattr(options, name) % cell
+    ]
+    return faults + [
+        f"--{stage}_crop_{side} {getattr(options, f'crop_{side}')} is more than --{stage}_{side} {getattr(options, side)}"
+        for side in ("width", "height")
+        if getattr(options, f"crop_{side}") > getattr(options, side)
+    ]
 
-    def __init__(self, pairs: list[Pair], options: VAEOptions, whole: bool):
+
+class PhotoCrops:
+    """Random crops, or whole photos where `whole`, with noise for their latents. `options` have crop_width and crop_height."""
+
+    def __init__(self, pairs: list[Pair], options: StageOptions, latent_channels: int, downscale: int, whole: bool):
         self.pairs, self.options, self.whole = pairs, options, whole
-        self.downscale = options.network.downscale
+        self.latent_channels, self.downscale = latent_channels, downscale
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """image: float32 [3, h, w] in −1..1; noise: float32 [4, h/f, w/f]."""
+        """image: float32 [3, h, w] in −1..1; noise: float32 [4, h/f, w/f], normal; level: 0..1, by which a stage may scale noise."""
         options = self.options
         image = to_array(read_image(self.pairs[index].image, options.size))
         if not self.whole:
             image = random_flip(random_crop(image, options.crop_height, options.crop_width, rng), rng)
-        size = (options.latent_channels, image.shape[1] // self.downscale, image.shape[2] // self.downscale)
-        return {"image": np.ascontiguousarray(image), "noise": rng.standard_normal(size, np.float32)}
+        size = (self.latent_channels, image.shape[1] // self.downscale, image.shape[2] // self.downscale)
+        return {"image": np.ascontiguousarray(image), "noise": rng.standard_normal(size, np.float32), "level": np.array(rng.random())}
 
 
 # Brightness, red against green, yellow against blue, each of about unit variance over photos: in −1..1, brightness varies most
@@ -159,7 +162,8 @@ class VAEStage:
         self.learners = {"vae": Learner({"vae": self.vae}, options.recipe)}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
-        return PhotoCrops(train, self.options, whole=False), PhotoCrops(validation, self.options, whole=True)
+        channels, downscale = self.vae.config.latent_channels, self.vae.config.downscale
+        return tuple(PhotoCrops(pairs, self.options, channels, downscale, whole) for pairs, whole in ((train, False), (validation, True)))
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         return self.learners["vae"].step(self.losses, batches, step)

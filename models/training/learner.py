@@ -95,8 +95,8 @@ class Learner:
             yield
 
     def to_export(self, name: str) -> dict[str, jt.Var]:
-        """The weights of a network that are to be used: the averages, where there are some. The Vars themselves, not copies."""
-        return self.averages[name].averages if name in self.averages else self.weights[name]
+        """All weights of a network as they are to be used: averages where there are some. The Vars themselves, not copies."""
+        return self.networks[name].state_dict() | (self.averages[name].averages if name in self.averages else {})
 
     def state(self) -> dict[str, jt.Var | np.ndarray]:
         """Weights, averages and optimizer. The Vars themselves, not copies."""

@@ -52,12 +52,13 @@ STAGES = [stage.name for stage in SYSTEM.stages]
 
 
 def chosen_options(args: argparse.Namespace) -> dict[str, StageOptions]:
-    """The preset's options by stage, with the size and the batch that are asked for; the autoencoder sees whole pictures."""
+    """The preset's options by stage, with the size and the batch that are asked for; the autoencoder and its decoder see whole pictures."""
     options = {
         name: replace(preset, width=args.width, height=args.height, batch_size=args.batch_size)
         for name, preset in SYSTEM.presets[args.preset].items()
     }
-    return options | {"vae": replace(options["vae"], crop_width=args.width, crop_height=args.height)}
+    whole = {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in ("vae", "decoder")}
+    return options | whole
 
 
 def peak_memory() -> int:
@@ -99,7 +100,7 @@ def tensors(action: Callable[[], object]) -> float:
 def training(name: str, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
     """Memory of stage `name`, and seconds of a step. Leaves the gradients in `folder`."""
     pairs = check_training_pairs(folder / "data")
-    if name == "unet":  # which begins with an autoencoder that is trained
+    if name != "vae":  # all others begin with an autoencoder that is trained
         vae = AutoencoderKL(options["vae"].network)
         save_network(vae, module_arrays(vae), folder / "vae")
         del vae

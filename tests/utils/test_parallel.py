@@ -47,7 +47,7 @@ def train(data: Path, folder: Path, *stages, **changed) -> list:
 def alone_and_together(data, tmp_path_factory) -> tuple[Path, Path]:
     """The same training by one process and by two."""
     folders = tuple(tmp_path_factory.mktemp("checkpoints") / name for name in ("alone", "together"))
-    for stage in ("vae", "unet", "segformer"):
+    for stage in ("vae", "unet", "decoder", "segformer"):
         for processes, folder in enumerate(folders, 1):
             words = [*train(data, folder / "judge", stage), "--system", "judge"] if stage == "segformer" else train(data, folder)
             output = run(processes, *words, "--stage", stage)
@@ -64,7 +64,7 @@ def log_of(folder: Path) -> list[dict]:
     return [line for line in map(json.loads, lines) if "loss" in line]
 
 
-@pytest.mark.parametrize("stage", ["vae", "unet"])
+@pytest.mark.parametrize("stage", ["vae", "unet", "decoder"])
 def test_two_processes_end_with_the_weights_of_one(alone_and_together, stage):
     alone, together = (load_file(folder / "state" / stage / f"step-{STEPS:08d}.safetensors") for folder in alone_and_together)
     assert alone.keys() == together.keys()
@@ -73,14 +73,15 @@ def test_two_processes_end_with_the_weights_of_one(alone_and_together, stage):
         np.sqrt(sum(np.square(array(name), dtype=np.float64).sum() for name in weights))
         for array in (alone.get, lambda name: alone[name] - together[name])
     )
-    assert 0 < difference < 1e-5 * norm
+    # A discriminator makes more of rounding, which its verdict hands on to the decoder.
+    assert 0 < difference < (1e-4 if stage == "decoder" else 1e-5) * norm
 
 
 def test_two_processes_write_one_log_with_the_losses_of_one(alone_and_together):
     """Those of the judge too, whose batch normalisation is over all processes."""
     alone, together = map(log_of, alone_and_together)
     assert [(line["stage"], line["step"]) for line in alone] == [(line["stage"], line["step"]) for line in together]
-    assert len(alone) == 3 * STEPS
+    assert len(alone) == 4 * STEPS
     assert np.allclose([line["loss"] for line in alone], [line["loss"] for line in together], rtol=1e-3)
 
 

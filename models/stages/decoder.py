@@ -1,0 +1,158 @@
+"""Stage `decoder`: the autoencoder's decoder once more, for texture, and for latents as the UNet makes them; the encoder stays as it is.
+
+A mean absolute error alone paints blur. Here features of a network that has seen many pictures are compared as well, and a discriminator
+judges them. Noise on the latents makes the decoder forgive what the UNet does not get right. What stands on the latents, stays valid.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+from datasets.pairs import Pair
+from datasets.transforms import to_image
+from models.losses.adversarial import discriminator_hinge, generator_hinge
+from models.losses.perceptual import feature_distance
+from models.losses.reconstruction import l1, tone
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.discriminators import ProjectedDiscriminator
+from models.networks.efficientnet_lite import load_efficientnet_lite
+from models.networks.layers import freeze
+from models.networks.pretrained import load_network
+from models.networks.weights import LITE1, MissingWeights, packaged_weights
+from models.stages.latents import bring_to_scale
+from models.stages.vae import PhotoCrops, crop_faults
+from models.training.learner import Learner, Recipe
+from models.training.options import StageOptions
+from utils.checkpoint import load_vars, module_arrays
+from utils.lr_schedule import warmup_cosine
+from utils.options import option
+
+BLOCKS, CHANNELS = (2, 5, 9, 16), (24, 40, 80, 192)  # of EfficientNet-lite1: at 1/4 to 1/32 of the size
+RAMP = 0.15, 0.45  # between these shares of the steps the adversarial loss sets in
+
+
+@dataclass(frozen=True)
+class DecoderOptions(StageOptions):
+    crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
+    crop_height: int = option(256, "of the same", least=32)
+    perceptual_weight: float = option(0.5, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
+    adversarial_weight: float = option(0.05, "of the discriminator's verdict, in the end", least=0)
+    latent_noise: float = option(0.35, "noise on the latents, of up to this standard deviation", least=0)
+
+    def faults(self, others: dict[str, StageOptions]) -> list[str]:
+        return crop_faults(self, "decoder", others["vae"].network.downscale)
+
+
+class DecoderStage:
+    name = "decoder"
+    builds_on = ("vae",)
+    networks = ("decoder",)
+    columns = ("photo", "before", "after", "before, noisy latents", "after, noisy latents")
+    Options = DecoderOptions
+
+    def __init__(self, options: DecoderOptions, folder: Path):
+        self.options, self.folder = options, folder
+        self.before = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
+        self.vae = AutoencoderKL(self.before.config)
+        load_vars(self.vae.state_dict(), module_arrays(self.before), folder / "vae", "the autoencoder")
+        freeze(self.vae.encoder), freeze(self.vae.quant_conv)
+        self.backbone = load_backbone()
+        self.discriminator = ProjectedDiscriminator(CHANNELS)
+        recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=0.0, max_norm=options.max_norm)
+        lr, twice = (warmup_cosine(factor * options.lr, options.warmup, options.steps) for factor in (1, 2))  # (Heusel et al. 2017)
+        self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema))}
+        if self.backbone:
+            self.learners["discriminator"] = Learner({"discriminator": self.discriminator}, recipe(twice, ema=None))
+
+    def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
+        if self.before.config.scaling_factor is None:
+            self.before = bring_to_scale(self.folder, train, self.options.size, whitened=True)
+            load_vars(self.vae.state_dict(), module_arrays(self.before), self.folder / "vae", "the autoencoder")
+            self.vae.config.scaling_factor = self.before.config.scaling_factor
+            self.learners["decoder"].restart_average("decoder")
+        channels, downscale = self.vae.config.latent_channels, self.vae.config.downscale
+        return tuple(PhotoCrops(pairs, self.options, channels, downscale, whole) for pairs, whole in ((train, False), (validation, True)))
+
+    def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
+        """The decoder's step, then the discriminator's on what the decoder has just made."""
+        judged = []
+        scalars = self.learners["decoder"].step(partial(self.losses, step=step, judged=judged), batches, step)
+        if self.backbone:
+            verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
+            scalars |= {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
+        return scalars
+
+    def losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
+        """|x − x̂| + |mean over a cell of x − x̂| + distance of features − the discriminator's scores, as weighted by the options.
+
+        What the discriminator is to judge is added to `judged`.
+        """
+        image = jt.array(batch["image"])
+        reconstruction = self.vae.decode(self.noisy_latents(image, batch))
+        parts = {"l1": l1(reconstruction - image), "tone": tone(reconstruction - image, self.vae.config.downscale)}
+        loss = parts["l1"] + parts["tone"]
+        if self.backbone:
+            with jt.no_grad():
+                real = [map_.stop_grad() for map_ in self.features(image)]
+            fake = self.features(reconstruction)
+            parts |= {"perceptual": feature_distance(fake, real), "adversarial": generator_hinge(self.discriminator(fake))}
+            weight = self.options.adversarial_weight * ramp(step / self.options.steps)
+            loss = loss + self.options.perceptual_weight * parts["perceptual"] + weight * parts["adversarial"]
+            judged.append({"real": real, "fake": [map_.detach() for map_ in fake]})
+        return {"loss": loss, **parts}
+
+    def discriminator_losses(self, batch: dict[str, list[jt.Var]]) -> dict[str, jt.Var]:
+        return {"loss": discriminator_hinge(self.discriminator(batch["real"]), self.discriminator(batch["fake"]))}
+
+    def features(self, picture: jt.Var) -> list[jt.Var]:
+        return self.backbone.features((picture + 1) / 2, BLOCKS)
+
+    def noisy_latents(self, image: jt.Var, batch: dict[str, np.ndarray]) -> jt.Var:
+        """Scaled latents of pictures [B, 3, H, W], with noise of a standard deviation that differs from picture to picture."""
+        with jt.no_grad():
+            mean, _ = self.before.encode(image)
+        level = self.options.latent_noise * batch["level"].astype(np.float32).reshape(-1, 1, 1, 1)
+        return (mean + jt.array(level * batch["noise"])).stop_grad()
+
+    def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of whole photos, decoded from their own latents: PSNR in dB, and the distance in features, which are what texture is seen by."""
+        image = jt.array(batch["image"])
+        mean, _ = self.before.encode(image)
+        reconstruction = jt.clamp(self.vae.decode(mean), -1, 1)
+        square = ((reconstruction - image).numpy() ** 2).mean(axis=(1, 2, 3))
+        metrics = {"val_l1": (reconstruction - image).abs().mean().item(), "val_psnr": -10 * np.log10(square / 4)}
+        if self.backbone:
+            metrics["val_perceptual"] = feature_distance(self.features(reconstruction), self.features(image)).item()
+        return metrics
+
+    def to_minimise(self, metrics: dict[str, float]) -> float:
+        return metrics["val_l1"] + self.options.perceptual_weight * metrics.get("val_perceptual", 0)
+
+    def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
+        """Rows of pictures, uint8 [H, W, 3], under `columns`."""
+        dataset = PhotoCrops(pairs, self.options, self.vae.config.latent_channels, self.vae.config.downscale, whole=True)
+        rows = []
+        for i in range(len(pairs)):
+            example = {name: array[None] for name, array in dataset.example(i, np.random.default_rng(i)).items()}
+            image = jt.array(example["image"])
+            clean, noisy = self.before.encode(image)[0], self.noisy_latents(image, example)
+            decoded = [vae.decode(latents).numpy() for latents in (clean, noisy) for vae in (self.before, self.vae)]
+            rows.append([to_image(picture)[0] for picture in (example["image"], *decoded)])
+        return rows
+
+
+def ramp(share: float) -> float:
+    """0 before the first share of RAMP, 1 after the second."""
+    return min(1.0, max(0.0, (share - RAMP[0]) / (RAMP[1] - RAMP[0])))
+
+
+def load_backbone():
+    """EfficientNet-lite1, or None where its package is not installed, which is said."""
+    try:
+        return load_efficientnet_lite("lite1", packaged_weights(LITE1))
+    except MissingWeights as missing:
+        print(f"Stage decoder trains without perceptual and adversarial losses, which need {missing}")
+        return None
