@@ -11,5 +11,5 @@ def unit_channels(x: jt.Var) -> jt.Var:
 
 
 def feature_distance(features: list[jt.Var], others: list[jt.Var]) -> jt.Var:
-    """Mean squared difference of channel-normalised features [B, C_i, h_i, w_i], summed over the maps."""
-    return sum((unit_channels(a) - unit_channels(b)).sqr().mean() for a, b in zip(features, others, strict=True))
+    """Mean over places of the squared distance of channel-normalised features [B, C_i, h_i, w_i], 0..4, summed over the maps."""
+    return sum((unit_channels(a) - unit_channels(b)).sqr().sum(dim=1).mean() for a, b in zip(features, others, strict=True))

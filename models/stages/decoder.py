@@ -38,7 +38,7 @@ RAMP = 0.15, 0.45  # between these shares of the steps the adversarial loss sets
 class DecoderOptions(StageOptions):
     crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
-    perceptual_weight: float = option(0.5, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
+    perceptual_weight: float = option(0.25, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
     adversarial_weight: float = option(0.05, "of the discriminator's verdict, in the end", least=0)
     latent_noise: float = option(0.35, "noise on the latents, of up to this standard deviation", least=0)
 

@@ -38,7 +38,7 @@ def test_features_are_compared_by_direction():
     def unit(x):
         return x / np.sqrt((x**2).sum(axis=1, keepdims=True) + 1e-6)
 
-    expected = sum(((unit(x) - unit(y)) ** 2).mean() for x, y in zip(a, b, strict=True))
+    expected = sum(((unit(x) - unit(y)) ** 2).sum(axis=1).mean() for x, y in zip(a, b, strict=True))
     assert feature_distance(var(a), var(b)).item() == pytest.approx(expected, rel=1e-5)
     assert feature_distance(var(a), var([7 * x for x in a])).item() == pytest.approx(0, abs=1e-6)
 
