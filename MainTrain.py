@@ -1,4 +1,4 @@
-"""Trains Shanshui: the autoencoder (stage `vae`), then the UNet on its latents (stage `unet`).
+"""Trains Shanshui: the autoencoder (stage `vae`), the UNet on its latents (`unet`), and the decoder once more for texture (`decoder`).
 
     python3 MainTrain.py --input_path /data/landscape        # the competition's training set, or any in its layout
     python3 MainTrain.py                                     # datasets/landscape, or else a set that is drawn there

@@ -36,6 +36,7 @@ RAMP = 0.15, 0.45  # between these shares of the steps the adversarial loss sets
 
 @dataclass(frozen=True)
 class DecoderOptions(StageOptions):
+    weight_decay: float = option(0.0, "of AdamW", least=0)
     crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
     perceptual_weight: float = option(0.25, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
@@ -61,7 +62,7 @@ class DecoderStage:
         freeze(self.vae.encoder), freeze(self.vae.quant_conv)
         self.backbone = load_backbone()
         self.discriminator = ProjectedDiscriminator(CHANNELS)
-        recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=0.0, max_norm=options.max_norm)
+        recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=options.weight_decay, max_norm=options.max_norm)
         lr, twice = (warmup_cosine(factor * options.lr, options.warmup, options.steps) for factor in (1, 2))  # (Heusel et al. 2017)
         self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema))}
         if self.backbone:
@@ -118,7 +119,7 @@ class DecoderStage:
         return (mean + jt.array(level * batch["noise"])).stop_grad()
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of whole photos, decoded from their own latents: PSNR in dB, and the distance in features, which are what texture is seen by."""
+        """Of whole photos, decoded from their own latents: mean absolute error, PSNR in dB, and the distance in features."""
         image = jt.array(batch["image"])
         mean, _ = self.before.encode(image)
         reconstruction = jt.clamp(self.vae.decode(mean), -1, 1)
