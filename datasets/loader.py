@@ -60,6 +60,11 @@ def batches(dataset, batch_size, seed, start=0, workers=2, share=(0, 1)):
         pool.shutdown(cancel_futures=True)
 
 
+def spread(count, most):
+    """Indices of at most `most` of `count` things, in order: all of them, or an even spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def stack(examples):
     """A batch of examples: their arrays by name, along a new first axis."""
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.landscape import read_image
+from datasets.loader import spread
 from datasets.pairs import Pair
 from datasets.transforms import NUM_COLOR_STATISTICS, color_statistics, to_array
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
@@ -51,7 +52,7 @@ def measure_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int]
 
     The factor is 1 / standard deviation of all sampled latents (Rombach et al. 2022, section 4.3.2 and appendix G).
     """
-    indices = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MEASURED)).round().astype(int))
+    indices = spread(len(pairs), MEASURED)
     total, gram, variance, count = 0.0, 0.0, 0.0, 0
     for first in tqdm(range(0, len(indices), BATCH), desc="measuring latents", unit="batch", dynamic_ncols=True):
         photos = np.stack([read_image(pairs[i].image, size) for i in indices[first : first + BATCH]])

@@ -9,6 +9,7 @@ import jittor as jt
 import numpy as np
 
 from datasets.landscape import read_image, read_mask
+from datasets.loader import spread
 from datasets.pairs import Pair
 from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
@@ -118,7 +119,7 @@ class LatentPairs:
 
     def for_statistics(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Latents [4, h, w] and class shares [29, h, w] of up to STATISTICS of the pictures, an even spread."""
-        for i in np.unique(np.linspace(0, len(self) - 1, min(len(self), STATISTICS)).round().astype(int)):
+        for i in spread(len(self), STATISTICS):
             mean, _ = self.posterior(int(i), flip=0)
             yield mean, class_shares(read_mask(self.pairs[i].mask, self.options.size), self.options.height // mean.shape[1])
 

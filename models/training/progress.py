@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.loader import stack
+from datasets.loader import spread, stack
 from datasets.pairs import Pair
 from models.networks.pretrained import exported_step, save_networks
 from models.training.run import read_best
@@ -37,13 +37,12 @@ def validate(stage, dataset, seed: int, stop: Stop | None = None) -> dict[str, f
     Of more than VALIDATION_PAIRS an even spread is taken; in batches of about one size, so that none is of a single picture, which would be
     its own "other" picture. {} where it is stopped on the way.
     """
-    count = min(len(dataset), VALIDATION_PAIRS)
-    indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
+    indices = spread(len(dataset), VALIDATION_PAIRS)
     sums: dict[str, float] = {}
     weights: dict[str, int] = {}
     with averaged(stage):
         for batch in tqdm(
-            np.array_split(indices, -(-count // VALIDATION_BATCH)), desc="validating", unit="batch", leave=False, dynamic_ncols=True
+            np.array_split(indices, -(-len(indices) // VALIDATION_BATCH)), desc="validating", unit="batch", leave=False, dynamic_ncols=True
         ):
             if stop is not None and stop.wanted:
                 return {}

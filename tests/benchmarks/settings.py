@@ -31,6 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.loader import spread
 from datasets.pairs import check_training_pairs
 from datasets.test_pairs import find_test_pairs
 from models.metrics.fid import frechet_distance, moments
@@ -99,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
 
     pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
-    pairs = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(args.count, len(pairs))).round().astype(int))]
+    pairs = [pairs[i] for i in spread(len(pairs), args.count)]
     write_json(args.output_path / "pairs.json", {pair.mask.name: pair.reference.name for pair in pairs})
     judge = load_judge(read_run(args.judge.resolve(), SYSTEMS))
     photos = moments(features(judge, [pair.image for pair in train], "training photos"))
