@@ -23,9 +23,11 @@ import numpy as np
 from jittor import nn
 
 from models.diffusion.schedule import NoiseSchedule
-from models.networks.layers import Conv2d, LayerNorm, Linear, cell_means, zeros_
+from models.networks.layers import Conv2d, LayerNorm, Linear, zeros_
 from models.networks.linear_start import LinearStart, expected
 from models.networks.recompute import recomputation, recomputed
+from models.ops.kernels import on_cuda
+from models.ops.one_hot import class_shares, one_hot, one_hot_conv
 from models.ops.transpose import swap_last_axes
 
 UNKNOWN = 255  # mask value of a pixel without class
@@ -81,17 +83,13 @@ def together(a, b, join):
     return join(a, b)
 
 
-def one_hot(mask: jt.Var, num_classes: int) -> jt.Var:
-    """uint8 [B, H, W] → float32 [B, num_classes, H, W]; no class where the mask is UNKNOWN."""
-    classes = jt.array(np.arange(num_classes, dtype=np.uint8)).reshape(1, num_classes, 1, 1)
-    return (mask.unsqueeze(1) == classes).float32()
-
-
 class MaskConv2d(Conv2d):
     """A convolution of the one-hot maps of masks: uint8 [B, H, W] → [B, C_out, H', W']."""
 
     def execute(self, mask: jt.Var) -> jt.Var:
-        return super().execute(one_hot(mask, self.weight.shape[1]))
+        if on_cuda():
+            return super().execute(one_hot(mask, self.weight.shape[1]))
+        return one_hot_conv(mask, self.weight, self.bias, self._stride, self._padding)
 
 
 class MaskEncoder(nn.Module):
@@ -109,8 +107,8 @@ class MaskEncoder(nn.Module):
         self.project = nn.ModuleList([zeros_(Conv2d(width, channels, 1)) for channels in config.level_channels])
 
     def execute(self, mask: jt.Var) -> Conditions:
-        shares = cell_means(one_hot(mask, self._config.num_classes), self._config.downscale)  # [B, 29, h, w]
-        with recomputation(True):  # one-hot maps are quickly made, and 116 times as large as the mask
+        shares = class_shares(mask, self._config.num_classes, self._config.downscale)  # [B, 29, h, w]
+        with recomputation(True):  # on CUDA by way of one-hot maps: quickly made, and 116 times as large as the mask
             x = nn.silu(recomputed(self.reduce[0], mask))  # [B, C_0, H/2, W/2]
         for conv in list(self.reduce)[1:]:
             x = nn.silu(conv(x))  # → [B, C, h, w]

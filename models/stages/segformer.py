@@ -10,9 +10,9 @@ from datasets.landscape import NUM_CLASSES, read_image, read_mask
 from datasets.pairs import Pair
 from datasets.transforms import random_flip
 from models.losses.segmentation import negative_log_likelihood
-from models.networks.conditioner import UNKNOWN, one_hot
-from models.networks.layers import cell_means
+from models.networks.conditioner import UNKNOWN
 from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation, normalize, predict
+from models.ops.one_hot import class_shares
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils import parallel
@@ -94,7 +94,7 @@ class SegformerStage:
     def losses(self, batch: dict[str, np.ndarray], training: bool = True) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the cross-entropy of cells of 4x4 pixels against their shares of each class."""
         logits = self.segformer(jt.array(batch["image"]), training).float32()  # [B, 29, h, w]
-        shares = cell_means(one_hot(jt.array(batch["mask"]), NUM_CLASSES), batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
+        shares = class_shares(jt.array(batch["mask"]), NUM_CLASSES, batch["mask"].shape[1] // logits.shape[2])  # [B, 29, h, w]
         total = shares.sum()
         if training:
             (total,) = parallel.mean([total])  # so that every known pixel weighs the same, whichever process has it
