@@ -25,7 +25,7 @@ class SpectralConv2d(Conv2d):
             self.u.update(unit(nn.matmul_transpose(v, matrix))).stop_grad()
         u = self.u.detach()
         sigma = (nn.matmul_transpose(v.detach(), matrix) * u).sum()
-        return self.convolve(x, self.weight / sigma)
+        return self.convolve(x, self.weight / sigma, self.bias)
 
 
 def unit(x: jt.Var) -> jt.Var:

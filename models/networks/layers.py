@@ -67,12 +67,12 @@ class Conv2d(nn.Module):
         self._stride, self._padding = stride, padding
 
     def execute(self, x: jt.Var) -> jt.Var:
-        return self.convolve(x, self.weight)
+        return self.convolve(x, self.weight, self.bias)
 
-    def convolve(self, x: jt.Var, weight: jt.Var) -> jt.Var:
-        """With another weight of the same shape, and the layer's bias."""
+    def convolve(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+        """With a weight and a bias that are made of the layer's."""
         y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, weight)
-        return y + _cast(self.bias).reshape(1, -1, 1, 1)
+        return y + _cast(bias).reshape(1, -1, 1, 1)
 
 
 class Linear(nn.Module):
