@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import jittor as jt
 import numpy as np
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ from utils.stop import Stop
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 VALIDATION_BATCH = 8  # at most, however many a training step takes: one process has the memory for these
 PREVIEW_PAIRS = 4
+YOUNG = 5.0  # an average of weights that has seen fewer steps than so many times its memory, 1 / (1 − decay), lags far behind them
 
 
 @contextmanager
@@ -55,14 +57,19 @@ def validate(stage, dataset, seed: int, stop: Stop | None = None) -> dict[str, f
 
 
 def preview(stage, pairs: list[Pair], folder: Path, step: int, log: RunLog, stop: Stop) -> None:
-    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights. A signal ends the painting."""
-    rows = None
-    with averaged(stage), stop.at_once():
-        rows = stage.preview(pairs[:PREVIEW_PAIRS])
-    if rows is not None:
+    """Writes <run>/previews/<stage>-<step>.png, painted with the averaged weights; of a young run also …-raw.png, painted with the weights
+    themselves, which are ahead of their average. A signal ends the painting."""
+    young = any(step * (1 - average.decay) < YOUNG for learner in stage.learners.values() for average in learner.averages.values())
+    sheets = {"preview": averaged(stage)} | ({"raw": jt.no_grad()} if young else {})
+    for name, weights in sheets.items():
+        rows = None
+        with weights, stop.at_once():
+            rows = stage.preview(pairs[:PREVIEW_PAIRS])
+        if rows is None:
+            return
         sheet = contact_sheet(rows, titles=stage.columns)
-        write_png(folder / "previews" / f"{stage.name}-{step:08d}.png", sheet)
-        log.pictures(step, {"preview": sheet})
+        write_png(folder / "previews" / f"{stage.name}-{step:08d}{'' if name == 'preview' else f'-{name}'}.png", sheet)
+        log.pictures(step, {name: sheet})
 
 
 def export(stage, folder: Path, step: int) -> None:

@@ -2,10 +2,15 @@
 
 from types import SimpleNamespace
 
+import jittor as jt
 import numpy as np
 import pytest
+from PIL import Image
 
-from models.training.progress import VALIDATION_BATCH, VALIDATION_PAIRS, validate
+from models.training.learner import Learner, Recipe
+from models.training.progress import VALIDATION_BATCH, VALIDATION_PAIRS, preview, validate
+from tests.models.training.toy_gan import Network, Shape
+from utils.stop import Stop
 
 
 class Numbers:
@@ -63,3 +68,22 @@ def test_metrics_of_single_pictures_are_means_over_all_that_have_one():
 
     found = validate(stage([], metrics), Numbers(17), seed=0)
     assert found == {"number": 8.0, "even": np.mean([*range(0, 17, 2)])}
+
+
+@pytest.mark.parametrize(("step", "files"), [(49, ["toy-00000049-raw.png", "toy-00000049.png"]), (60, ["toy-00000060.png"])])
+def test_the_preview_of_a_young_run_shows_the_weights_beside_their_average(tmp_path, step, files):
+    network = Network(Shape())
+    learner = Learner({"toy": network}, Recipe(lambda step: 0.0, ema=0.9))
+    network.fc1.bias.update(jt.full_like(network.fc1.bias, 200))  # of which the average knows nothing
+    learner.averages["toy"].averages["fc1.bias"].update(jt.full_like(network.fc1.bias, 100))
+    shown = SimpleNamespace(
+        name="toy",
+        columns=("value",),
+        learners={"toy": learner},
+        preview=lambda pairs: [[np.full((64, 64, 3), network.fc1.bias.numpy()[0], np.uint8)]],
+    )
+    preview(shown, [], tmp_path, step, SimpleNamespace(pictures=lambda step, sheets: None), Stop(float("inf")))
+    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == files
+    sheets = {name: np.asarray(Image.open(tmp_path / "previews" / name)) for name in files}
+    values = {name: np.bincount(sheet.ravel())[:255].argmax() for name, sheet in sheets.items()}  # the paper is white
+    assert values == {name: 200 if "raw" in name else 100 for name in files}
