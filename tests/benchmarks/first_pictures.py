@@ -8,6 +8,8 @@ For each of --count pairs a mask, a reference of another layout in the wanted st
 - edges: correlation of gradient magnitudes, at a quarter of the resolution, with the true picture (with another true picture in brackets)
 - tone: mean distance of the mean colour from the true picture's, in CIELAB
 - sharpness: mean gradient magnitude, over the true pictures'
+- mask accuracy, where --judge names a run of system judge: share of the pixels in which it sees the mask's class (and of the true
+  pictures); one that has learnt the built-in set: python MainTrain.py --system judge
 - val_loss and val_mse_0 ... val_mse_9: the UNet's last validation, from the run's log
 
 and --sheet shows mask, reference, picture and truth.
@@ -28,6 +30,7 @@ from tqdm import tqdm
 
 from datasets.synthetic.render import draw
 from models.metrics.fid import kernel_distance_of_all
+from models.metrics.mask_accuracy import Judge, load_judge
 from models.networks.efficientnet_lite import lite_features, load_efficientnet_lite
 from models.networks.weights import LITE0, packaged_weights
 from models.systems import SYSTEMS
@@ -48,11 +51,18 @@ def sharpness(picture: np.ndarray) -> float:
     return float(np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)).mean())
 
 
+def mask_accuracy(judge: Judge, pictures: list[np.ndarray], masks: np.ndarray) -> float:
+    size = masks.shape[2], masks.shape[1]
+    labels = np.concatenate([judge.labels(np.stack(pictures[i : i + BATCH]), size) for i in range(0, len(pictures), BATCH)])
+    return round(float((labels == masks).mean()), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--sheet", type=Path, default=Path("first_pictures.png"))
+    parser.add_argument("--judge", type=Path, help="a run of system judge")
     parser.add_argument("--color_match", choices=COLOR_MATCHES, default="none")
     painter_class = SYSTEMS["diffusion"].painter
     add_arguments(parser.add_argument_group("painting"), painter_class.Options, "", {"default": painter_class.Options()})
@@ -83,6 +93,9 @@ def main() -> None:
         "tone": round(float(np.mean([np.linalg.norm(mean_lab(a) - mean_lab(b)) for a, b in zip(pictures, truths, strict=True)])), 2),
         "sharpness": round(np.mean([*map(sharpness, pictures)]) / np.mean([*map(sharpness, truths)]), 3),
     }
+    if args.judge:
+        judge = load_judge(read_run(args.judge, SYSTEMS))
+        found |= {f"mask accuracy{name}": mask_accuracy(judge, some, masks) for name, some in (("", pictures), (" of the true", truths))}
     validations = [line for line in read_log(run.folder / "log.jsonl") if line.get("stage") == "unet" and "val_loss" in line]
     found |= {name: round(value, 4) for name, value in validations[-1].items() if name.startswith("val_")} if validations else {}
     print(json.dumps(found))
