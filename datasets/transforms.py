@@ -23,7 +23,7 @@ def class_shares(mask: np.ndarray, cell: int, num_classes: int = 29) -> np.ndarr
     """
     h, w = mask.shape[0] // cell, mask.shape[1] // cell
     cells = np.arange(h).repeat(cell)[:, None] * w + np.arange(w).repeat(cell)  # which one each pixel is in
-    counts = np.bincount((np.minimum(mask, num_classes) * np.int64(h * w) + cells).ravel(), minlength=num_classes * h * w)
+    counts = np.bincount((np.minimum(mask, num_classes).astype(np.int64) * h * w + cells).ravel(), minlength=num_classes * h * w)
     return (counts[: num_classes * h * w].reshape(num_classes, h, w) / cell**2).astype(np.float32)
 
 

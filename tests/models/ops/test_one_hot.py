@@ -4,6 +4,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from datasets import transforms
 from models.ops.kernels import on_cuda
 from models.ops.one_hot import class_shares, one_hot, one_hot_conv, one_hot_conv_reference
 
@@ -37,3 +38,4 @@ def test_shares_are_means_of_the_one_hot_maps():
     assert np.array_equal(maps.argmax(axis=1)[mask < 29], mask[mask < 29]) and not maps.any(axis=1)[mask == UNKNOWN].any()
     expected = maps.reshape(2, 29, 4, 4, 6, 4).mean(axis=(3, 5))
     assert np.allclose(class_shares(jt.array(mask), 29, 4).numpy(), expected, atol=1e-6)
+    assert np.allclose(np.stack([transforms.class_shares(picture, 4) for picture in mask]), expected, atol=1e-6)
