@@ -38,8 +38,8 @@ DIFFUSION = {
             **TINY, channels=(16, 32, 64, 96), layers=1, norm_groups=4, steps=100, batch_size=4, crop_width=96, crop_height=64, lr=5e-4
         ),
         "unet": UNetStage.Options(
-            **TINY, channels=(64, 128, 192), layers=1, attention=(0, 1, 1), heads=4, norm_groups=4, cross_attention_dim=128,
-            mask_channels=(16, 32, 64), steps=200, batch_size=4, lr=1e-3,
+            **TINY, channels=(64, 128, 192), layers=1, attention=(0, 0, 1), heads=4, norm_groups=4, cross_attention_dim=128,
+            mask_channels=(16, 32, 64), steps=200, batch_size=8, lr=1e-3,
         ),
         "decoder": DecoderStage.Options(**TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, adversarial_weight=0.01),
     },

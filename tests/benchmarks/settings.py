@@ -1,6 +1,6 @@
 """What the choices of painting do to the score: paints the test pairs under each of them, scores the pictures, prints a table.
 
-    python tests/benchmarks/settings.py --checkpoint checkpoints/diffusion --judge checkpoints/judge --input_path <test set>
+    python tests/benchmarks/settings.py --checkpoint checkpoints/diffusion [--judge checkpoints/judge] --input_path <test set>
                                         --img_path <photos> --truth_path <photos of the test set> --train_path <training set>
                                         --output_path settings
 
@@ -11,9 +11,8 @@ the pairs, evenly spread.
 Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command; another checkpoint needs
 another folder.
 
-`judge FD` is the Fréchet distance to the training photos by features of the judge: its last stage, mean over places. It stands in for FID
-where Inception's weights are not at hand, and its numbers are comparable within one table only. In brackets behind each style is the
-corrected form.
+KID is that by EfficientNet-lite0 to the photos of --img_path. In brackets behind each style is the corrected form. Without --judge there is
+no mask accuracy.
 """
 
 import argparse
@@ -23,10 +22,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
-
-# isort: split
-import jittor as jt
 import numpy as np
 from tqdm import tqdm
 
@@ -34,34 +29,30 @@ from datasets.landscape import NUM_CLASSES, read_image, read_mask
 from datasets.loader import spread
 from datasets.pairs import check_training_pairs
 from datasets.test_pairs import find_test_pairs
-from models.metrics.fid import frechet_distance, moments
-from models.metrics.mask_accuracy import Judge, load_judge
-from models.networks.segformer import normalize
-from models.systems import SYSTEMS
-from models.training.run import read_run
 from utils.checkpoint import write_json
 from utils.errors import or_exit
 from utils.image import write_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (512, 384)
-PLAIN = ("--steps", 10, "--guidance", 1.5, "--ref_guidance", 1.5, "--color_match", "none")
+PLAIN = ("--color_match", "none")
 TABLES = {
     "settings": {
-        "DPM-Solver++ 2M, 10 steps, mask 1.5, reference 1.5": PLAIN,
+        "mask 3, reference 1.5": PLAIN,
         "no guidance": (*PLAIN, "--guidance", 1, "--ref_guidance", 1),
-        "mask 1": (*PLAIN, "--guidance", 1),
-        "mask 2.5": (*PLAIN, "--guidance", 2.5),
-        "reference 1": (*PLAIN, "--ref_guidance", 1),
-        "reference 2.5": (*PLAIN, "--ref_guidance", 2.5),
-        "reference start 0.8": (*PLAIN, "--ref_start", 0.8),
-        "colours matched, lab": (*PLAIN, "--color_match", "lab"),
-        "colours matched, histogram": (*PLAIN, "--color_match", "histogram"),
+        "mask 1.5": (*PLAIN, "--guidance", 1.5),
+        "mask 2": (*PLAIN, "--guidance", 2),
         "mask 4": (*PLAIN, "--guidance", 4),
-        "mask 2.5, reference 1": (*PLAIN, "--guidance", 2.5, "--ref_guidance", 1),
-        "mask 3, colours matched, histogram": (*PLAIN, "--guidance", 3, "--color_match", "histogram"),
-        "DDIM, 10 steps": (*PLAIN, "--sampler", "ddim"),
-        "25 steps": (*PLAIN, "--steps", 25),
+        "reference 1": (*PLAIN, "--ref_guidance", 1),
+        "reference 2": (*PLAIN, "--ref_guidance", 2),
+        "guided above 0.2": (*PLAIN, "--guidance_low", 0.2),
+        "guided above 0.4": (*PLAIN, "--guidance_low", 0.4),
+        "guided up to 0.8": (*PLAIN, "--guidance_high", 0.8),
+        "rescaled by 0.5": (*PLAIN, "--guidance_rescale", 0.5),
+        "10 steps": (*PLAIN, "--steps", 10),
+        "reference start 0.8": (*PLAIN, "--ref_start", 0.8),
+        "colours matched, lab": ("--color_match", "lab"),
+        "colours matched, histogram": ("--color_match", "histogram"),
     },
     "steps": {
         f"{title}, {steps} steps": ("--sampler", sampler, "--steps", steps)
@@ -82,18 +73,10 @@ def class_colors(pairs: list) -> np.ndarray:
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 128).astype(np.uint8)
 
 
-def features(judge: Judge, paths: list[Path], title: str):
-    """The judge's last stage, mean over places, in blocks [n, C]."""
-    for first in tqdm(range(0, len(paths), 16), desc=title, unit="batch"):
-        photos = np.stack([read_image(path, judge.size) for path in paths[first : first + 16]])
-        with jt.no_grad():
-            tokens, _ = judge.network.segformer(jt.array(normalize(photos)))[-1]
-            yield tokens.mean(dim=1).numpy()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("checkpoint", "judge", "input_path", "img_path", "truth_path", "train_path", "output_path"):
+    parser.add_argument("--judge", type=Path, help="a run of system judge")
+    for name in ("checkpoint", "input_path", "img_path", "truth_path", "train_path", "output_path"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--table", choices=TABLES, default="settings")
     parser.add_argument("--count", type=int, default=1_000_000, help="pairs, at most (default: all)")
@@ -102,8 +85,6 @@ def main() -> None:
     pairs, train = find_test_pairs(args.input_path, args.img_path), check_training_pairs(args.train_path)
     pairs = [pairs[i] for i in spread(len(pairs), args.count)]
     write_json(args.output_path / "pairs.json", {pair.mask.name: pair.reference.name for pair in pairs})
-    judge = load_judge(read_run(args.judge.resolve(), SYSTEMS))
-    photos = moments(features(judge, [pair.image for pair in train], "training photos"))
     colors = class_colors(train)
     ceiling, floor = args.output_path / "true photos", args.output_path / "mean colour of each class"
     for pair in pairs:
@@ -114,24 +95,22 @@ def main() -> None:
     for name, words in {ceiling.name: (), floor.name: (), **TABLES[args.table]}.items():
         folder = args.output_path / name
         command = [sys.executable, ROOT / "MainTest.py", "--input_path", args.input_path, "--img_path", args.img_path]
-        command += ["--pairs", args.output_path / "pairs.json", "--checkpoint", args.checkpoint, "--judge", args.judge]
-        command += ["--output_path", folder, "--score", *words]
+        command += ["--pairs", args.output_path / "pairs.json", "--checkpoint", args.checkpoint, "--output_path", folder, "--score", *words]
+        command += ["--judge", args.judge] if args.judge else []
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
-        ours = moments(features(judge, sorted(folder.glob("*.jpg")), name))
-        distance = frechet_distance(ours.mean, ours.covariance, photos.mean, photos.covariance)
         style = table["style"]["details"]
+        accuracy = table["mask accuracy"]["value"]
         rows.append(
             [
                 name,
-                f"{table['mask accuracy']['value']:.3f}",
+                f"{table['KID (EfficientNet-lite0)']['value']:.0f}",
+                "n/a" if accuracy is None else f"{accuracy:.3f}",
                 f"{style['faithful']:.3f} ({style['corrected']:.3f})",
-                f"{table['total']['value']:.4f}",
-                f"{distance:.3f}",
             ]
         )
         print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    print("\n| setting | mask accuracy | style (corrected) | partial total | judge FD |\n|---|---|---|---|---|")
+    print("\n| setting | KID | mask accuracy | style (corrected) |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
 
