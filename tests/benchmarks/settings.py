@@ -16,8 +16,6 @@ no mask accuracy.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,11 +27,11 @@ from datasets.landscape import NUM_CLASSES, read_image, read_mask
 from datasets.loader import spread
 from datasets.pairs import check_training_pairs
 from datasets.test_pairs import find_test_pairs
+from tests.benchmarks.commands import HEAD, line, painted_and_scored
 from utils.checkpoint import write_json
 from utils.errors import or_exit
 from utils.image import write_jpeg
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = (512, 384)
 PLAIN = ("--color_match", "none")
 TABLES = {
@@ -91,28 +89,13 @@ def main() -> None:
         write_jpeg(ceiling / f"{pair.stem}.jpg", read_image(args.truth_path / f"{pair.stem}.jpg", SIZE))
         write_jpeg(floor / f"{pair.stem}.jpg", colors[read_mask(pair.mask, SIZE)])
 
-    rows = []
+    lines = []
+    judge = ("--judge", args.judge) if args.judge else ()
+    given = ("--input_path", args.input_path, "--img_path", args.img_path, "--pairs", args.output_path / "pairs.json", *judge)
     for name, words in {ceiling.name: (), floor.name: (), **TABLES[args.table]}.items():
-        folder = args.output_path / name
-        command = [sys.executable, ROOT / "MainTest.py", "--input_path", args.input_path, "--img_path", args.img_path]
-        command += ["--pairs", args.output_path / "pairs.json", "--checkpoint", args.checkpoint, "--output_path", folder, "--score", *words]
-        command += ["--judge", args.judge] if args.judge else []
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        table = {row["name"]: row for row in json.loads((folder.with_name(folder.name + "-score") / "score.json").read_text())["table"]}
-        style = table["style"]["details"]
-        accuracy = table["mask accuracy"]["value"]
-        rows.append(
-            [
-                name,
-                f"{table['KID (EfficientNet-lite0)']['value']:.0f}",
-                "n/a" if accuracy is None else f"{accuracy:.3f}",
-                f"{style['faithful']:.3f} ({style['corrected']:.3f})",
-            ]
-        )
-        print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    print("\n| setting | KID | mask accuracy | style (corrected) |\n|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+        lines.append(line(name, painted_and_scored(args.output_path / name, *given, "--checkpoint", args.checkpoint, *words)))
+        print(lines[-1], flush=True)
+    print("\n" + "\n".join([HEAD.format("setting"), *lines]))
 
 
 if __name__ == "__main__":
