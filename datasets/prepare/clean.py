@@ -87,15 +87,15 @@ def find(pairs, bad, judge, cache):
 
     for fault in bad:
         add(fault.path.stem, "damaged", f"damaged: {fault.path.parent.name}/{fault.path.name}, {fault.fault}{fault.detail}")
+    if judge is not None:
+        for pair, text, labels in disagreements(pairs, judge, cache):
+            add(pair.stem, "mask", text, {"the judge's": labels})
     looks = dict(zip((pair.stem for pair in pairs), in_threads(look_at, pairs, WORKERS, "looking at photos"), strict=True))
     for stem, look in looks.items():
         if look.chroma < GREY:
             add(stem, "grey", f"grey: chroma {look.chroma:.1f}")
         if look.borders:
             add(stem, "framed", f"framed: {', '.join(f'{side} {width}' for side, width in look.borders.items())} pixels")
-    if judge is not None:
-        for pair, text, labels in disagreements(pairs, judge, cache):
-            add(pair.stem, "mask", text, {"the judge's": labels})
     images = {pair.stem: pair.image for pair in pairs}
     for stem, original, mirrored in superfluous(looks, set(findings)):
         add(stem, "duplicate", f"duplicate: {'mirrored, ' if mirrored else ''}of {original}", {original: images[original]})
