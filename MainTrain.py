@@ -66,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
+    run.add_argument("--leave_out", type=Path, help="list of training pictures to leave out, a stem a line (default: the run's)")
     run.add_argument("--stage", choices=[stage.name for stage in system.stages], help="train this stage only (default: all in turn)")
     run.add_argument("--preset", choices=system.presets, help="(default: base on CUDA, tiny on the CPU)")
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
@@ -113,11 +114,11 @@ def training_and_validation_pairs(run: Run, skip_bad: bool) -> tuple[list[Pair],
         print(f"No --input_path, and no data in {BUILT_IN}: drawing the built-in landscapes there.")
         write_dataset(BUILT_IN, train=BUILT_IN_PAIRS[0], test=BUILT_IN_PAIRS[1], seed=0)
 
-    def checked(root: Path, what: str) -> list[Pair]:
+    def checked(root: Path, what: str, leave_out: Path | None = None) -> list[Pair]:
         report, cache = run.folder / f"bad_{what}_files.txt", run.folder / f"checked_{what}.json"
-        return check_training_pairs(root, skip_bad, report_path=report, cache=cache)
+        return check_training_pairs(root, skip_bad, report_path=report, cache=cache, leave_out=leave_out)
 
-    pairs = checked(root, "training")
+    pairs = checked(root, "training", Path(run.leave_out) if run.leave_out else None)
     if run.val_path is not None:
         return pairs, checked(Path(run.val_path), "validation")
     return split(pairs, run.val_fraction, run.seed)

@@ -53,8 +53,12 @@ def attempt(read, path, bad):
 def in_threads(function, items, workers, description):
     """[function(item) for each item], computed by `workers` threads under a progress bar that says `description`."""
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(function, items)
-        return list(tqdm(results, description, len(items), unit="file", disable=None))  # no bar in a log file
+        try:
+            results = pool.map(function, items)
+            return list(tqdm(results, description, len(items), unit="file", disable=None))  # no bar in a log file
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that has yet to begin
+            raise
 
 
 def mention(what, names):

@@ -65,6 +65,12 @@ def spread(count, most):
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
+def dealt(count, most, *seed):
+    """`count` of the numbers 0..most−1 in random order, none again before all have come. seed: whole numbers."""
+    rounds = range(max(1, -(-count // most)))
+    return np.concatenate([np.random.default_rng([*seed, i]).permutation(most) for i in rounds])[:count]
+
+
 def stack(examples):
     """A batch of examples: their arrays by name, along a new first axis."""
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasets.checks import LISTED, WORKERS, attempt, existing_folder, files_by_stem, in_threads, mention, report
 from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
+from datasets.leave_out import read_leave_out
 from utils.errors import UserError
 from utils.files import atomic_write
 
@@ -41,18 +42,28 @@ def find_training_folder(root):
     raise UserError(f"No training set in {root}. Looked for the folders{looked_for}")
 
 
-def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, cache=None):
+def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, cache=None, leave_out=None):
     """Decodes every picture and mask of the training set once -> list of Pair, sorted by stem.
+
+    skip_bad: leave the pairs with faults out and print the report on stderr, instead of raising it as UserError.
+    report_path: the whole report is written here too, and the message names at most LISTED of the offenders.
+    The rest is as in `examine_training_pairs`. Raises UserError also when no pair is left.
+    """
+    folder, pairs, bad = examine_training_pairs(root, workers, cache, leave_out)
+    return _without(bad, pairs, folder, skip_bad, report_path) if bad else pairs
+
+
+def examine_training_pairs(root, workers=WORKERS, cache=None, leave_out=None):
+    """Decodes every picture and mask of the training set once -> its folder, list of Pair sorted by stem, list of BadFile.
 
     root: as in find_training_folder. workers: threads.
     Faults are files that cannot be decoded, masks that are none or have labels over 28, a mask of another size than its
     picture, a picture or mask without the other, two files of one stem. Pictures that reading converts to RGB, and
     files that are neither picture nor mask, are only mentioned on stderr.
 
-    skip_bad: leave the pairs with faults out and print the report on stderr, instead of raising it as UserError.
-    report_path: the whole report is written here too, and the message names at most LISTED of the offenders.
     cache: a JSON file that remembers sound pairs by name, size and time of change, so that later runs start at once.
-    Raises UserError also when there is no training set, a folder is empty or no pair is left.
+    leave_out: the path of a list of pictures that are not looked at and come nowhere (datasets/leave_out.py).
+    Raises UserError when there is no training set, a folder is empty, or the list is at fault.
     """
     folder = find_training_folder(root)
     images, bad_images, strange_images = files_by_stem(folder / "imgs", PICTURES)
@@ -60,7 +71,11 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
     for found, suffixes, name in ((images, PICTURES, "imgs"), (masks, MASKS, "labels")):
         if not found:
             raise UserError(f"{folder / name} is empty: no file ends in {', '.join(suffixes)}.")
-    bad = bad_images + bad_masks
+    if leave_out is not None:
+        left_out = read_leave_out(leave_out, images.keys() | masks.keys())
+        images, masks = ({stem: path for stem, path in found.items() if stem not in left_out} for found in (images, masks))
+        print(f"{len(left_out)} pictures are left out, as {leave_out} says.")
+    bad = [fault for fault in bad_images + bad_masks if fault.path.stem in images.keys() | masks.keys()]
     bad += [BadFile(images[stem], "no mask of this name") for stem in images.keys() - masks.keys()]
     bad += [BadFile(masks[stem], "no picture of this name") for stem in masks.keys() - images.keys()]
     pairs = [Pair(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
@@ -92,7 +107,7 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
 
     mention("read as RGB", converted)
     mention("neither picture nor mask, ignored", strange_images + strange_masks)
-    return _without(bad, pairs, folder, skip_bad, report_path) if bad else pairs
+    return folder, pairs, bad
 
 
 def _without(bad, pairs, folder, skip_bad, report_path):
@@ -140,10 +155,29 @@ def split(pairs, val_fraction, seed):
     if len(pairs) < 2:
         raise UserError(f"{len(pairs)} pair cannot be split into training and validation: at least 2 are needed.")
 
-    def place(pair):  # uniform in 0..1
-        digest = hashlib.sha256(f"{seed} {pair.stem}".encode(errors="surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
+    places = [place(pair, seed) for pair in pairs]
+    limit = min(max(val_fraction, sorted(places)[1]), max(places))  # the first place is always below, the last never
+    return divided(pairs, places, limit)
 
-    places = sorted(map(place, pairs))
-    limit = min(max(val_fraction, places[1]), places[-1])  # the first place is always below, the last never
-    return [pair for pair in pairs if place(pair) >= limit], [pair for pair in pairs if place(pair) < limit]
+
+def split_off(pairs, count, seed):
+    """The same with `count` pairs for validation: those that the smallest fraction which takes so many would take.
+
+    Raises UserError when that leaves none to train on, or is none.
+    """
+    if not 0 < count < len(pairs):
+        raise UserError(f"{count} of {len(pairs)} pairs cannot be held out for validation: give 1 to {len(pairs) - 1}.")
+    places = [place(pair, seed) for pair in pairs]
+    return divided(pairs, places, sorted(places)[count])
+
+
+def divided(pairs, places, limit):
+    """The pairs whose place is at the limit or above, and those below."""
+    placed = list(zip(pairs, places, strict=True))
+    return [pair for pair, at in placed if at >= limit], [pair for pair, at in placed if at < limit]
+
+
+def place(pair, seed):
+    """Where chance puts a pair, uniform in 0..1: it follows from the seed and the stem alone."""
+    digest = hashlib.sha256(f"{seed} {pair.stem}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

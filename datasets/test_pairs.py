@@ -13,6 +13,7 @@ from pathlib import Path
 
 from datasets.checks import WORKERS, attempt, existing_folder, files_by_stem, files_in, in_threads, report
 from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
+from datasets.leave_out import without_ending
 from utils.errors import UserError
 
 
@@ -50,9 +51,9 @@ def find_test_pairs(input_path, img_path, pairs=None):
     found = {}
     for mask_name, reference_name in _read_listing(listing):
         mask_name, reference_name = _without_folder(mask_name), _without_folder(reference_name)
-        stem = _stem(mask_name)
+        stem = without_ending(mask_name)
         mask = masks.get(stem)
-        reference = references.get(reference_name) or references.get(_stem(reference_name))
+        reference = references.get(reference_name) or references.get(without_ending(reference_name))
         if mask is None:
             bad.append(BadFile(labels / mask_name, "named in the JSON, but there is no such mask"))
         if reference is None:
@@ -150,8 +151,3 @@ def _read_listing(path):
 
 def _without_folder(name):
     return re.split(r"[/\\]", name)[-1]
-
-
-def _stem(name):
-    """File name of a JSON entry without its extension, where it has one (a stem may have dots itself)."""
-    return re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)

@@ -64,6 +64,28 @@ def built_beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, <target>.partial, that takes the name `target` when the block ends: one that has the name is whole.
+
+    Where the block fails it is removed; what a killed process has left is removed first. Raises UserError where `target` is there and not
+    empty, DiskError where it cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already: choose another folder, or remove it.")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        os.sync()  # the name must not reach the disk before the files
+        partial.rename(target)
+    except OSError as error:
+        raise DiskError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
 def reporting_disk(path: str | Path) -> Iterator[None]:
     """Turns what goes wrong in writing `path` into a DiskError or a UserError."""
     try:

@@ -2,15 +2,16 @@
 
 import json
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from datasets.loader import dealt
 from datasets.synthetic.render import draw
-from utils.errors import DiskError, UserError
+from utils.errors import UserError
+from utils.files import whole_folder
 from utils.image import write_jpeg, write_png
 
 
@@ -24,8 +25,7 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
         <root>/captions.json                 {"<stem>": "<caption>"} of all pictures
 
     `train` and `test` are numbers of pictures, `size` is (width, height), `workers` a number of threads. A picture depends on
-    `seed` and its index alone. All is written into a folder beside `root` that takes the name at the end, so that a
-    set which has the name is whole. Raises UserError when `root` exists or a number makes no sense, DiskError when
+    `seed` and its index alone. A set that is there is whole. Raises UserError when `root` exists or a number makes no sense, DiskError when
     writing fails.
     """
     root = Path(root)
@@ -34,14 +34,11 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
             f"Cannot draw {train} training and {test} test pictures of size {size[0]}x{size[1]} from seed {seed}: "
             "give at least 1, 0, 16x16 and 0."
         )
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} exists already: choose another folder for the drawn landscapes, or remove it.")
-    partial = root.with_name(root.name + ".partial")
-    references = np.concatenate([np.random.default_rng([seed, 2, i]).permutation(train) for i in range(-(-test // train) or 1)])
+    references = dealt(test, train, seed, 2)
     captions, pairs = {}, {}
 
-    def write_one(index):
-        """Draw and write picture `index`: training pictures first, then the test ones."""
+    def write_one(partial, index):
+        """Draw picture `index`, training pictures first, then the test ones, and write it into the folder `partial`."""
         is_test = index >= train
         style = int(references[index - train]) if is_test else index
         stem = f"test_{index - train:05d}" if is_test else f"train_{index:05d}"
@@ -52,22 +49,15 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
         if is_test:
             pairs[f"{stem}.png"] = f"train_{style:05d}.jpg"
 
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    with whole_folder(root) as partial:
         for folder in ("train_resized/imgs", "train_resized/labels", "val_A_labels_resized", "val_A_truth"):
             (partial / folder).mkdir(parents=True)
         with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
             try:
-                jobs = pool.map(write_one, range(train + test))
+                jobs = pool.map(lambda index: write_one(partial, index), range(train + test))
                 list(tqdm(jobs, total=train + test, desc="drawing landscapes", unit="picture", disable=not progress))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         for name, content in (("label_to_img.json", pairs), ("captions.json", captions)):
             (partial / name).write_text(json.dumps(dict(sorted(content.items())), indent=1))
-        os.sync()  # the name must not reach the disk before the pictures
-        partial.rename(root)
-    except OSError as error:
-        raise DiskError(f"Cannot write the drawn landscapes to {root}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

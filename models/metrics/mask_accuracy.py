@@ -57,3 +57,19 @@ def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     asked, seen, right = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
     with np.errstate(invalid="ignore"):
         return {"share": asked / asked.sum(), "accuracy": right / asked, "IoU": right / (asked + seen - right)}
+
+
+def evidence(confusions: np.ndarray) -> np.ndarray:
+    """How much of what the judge sees in each picture speaks for its mask: float64 [N] of confusion matrices [N, 29, 29], in nats a pixel.
+
+    The mean over the pixels of log p(class seen | class of the mask) / p(class seen), with the probabilities of the other pictures: a class
+    that the judge always takes for another speaks for the mask all the same. 0 is what a mask of another picture has. The conditional
+    probabilities start from those of all pixels, which count as one picture.
+    """
+    total, values = confusions.sum(axis=0, dtype=np.float64), []
+    for own in confusions.astype(np.float64):
+        others, pixels = total - own, own.sum()
+        seen = (others.sum(axis=0) + 1) / (others.sum() + NUM_CLASSES)  # [29]
+        given = (others + pixels * seen) / (others.sum(axis=1, keepdims=True) + pixels)  # [29, 29]
+        values.append((own * np.log(given / seen)).sum() / pixels)
+    return np.array(values)

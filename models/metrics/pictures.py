@@ -67,19 +67,8 @@ class Pictures:
 
     @cached_property
     def seen(self) -> Rows:
-        """What the judge sees in each: `confusion` with the mask and, small, the `labels`."""
-        row = np.dtype([("confusion", np.uint32, (NUM_CLASSES, NUM_CLASSES)), ("labels", np.uint8, SMALL[::-1])])
-
-        def look(indices: list[int]) -> np.ndarray:
-            rows = np.empty(len(indices), row)
-            labels = self.judge.labels(read_all([self.results[i] for i in indices]), self.size)
-            for k, i in enumerate(indices):
-                rows[k]["confusion"] = confusion(read_mask(self.pairs[i].mask, self.size), labels[k])
-                rows[k]["labels"] = resize_mask(labels[k], SMALL)
-            return rows
-
-        masks = [digest(key, pair.mask) for key, pair in zip(self.keys, self.pairs, strict=True)]
-        return measured(self.cache / f"judge-{short(self.judge.weights)}.rows", masks, row, look, BATCH, "mask accuracy")
+        """What the judge sees in each."""
+        return seen_by(self.judge, self.results, [pair.mask for pair in self.pairs], self.size, self.cache)
 
     @cached_property
     def clip(self) -> Path:
@@ -131,6 +120,22 @@ class Pictures:
             rows(self.results, self.keys, self.cache, "results"),
             rows(self.photos, self.photo_keys, self.photo_cache, "training photos"),
         )
+
+
+def seen_by(judge: Judge, pictures: list[Path], masks: list[Path], size: tuple[int, int], cache: Path) -> Rows:
+    """What the judge sees in pictures, at `size`: `confusion` with their masks and, small, the `labels`. The folder `cache` keeps it."""
+    row = np.dtype([("confusion", np.uint32, (NUM_CLASSES, NUM_CLASSES)), ("labels", np.uint8, SMALL[::-1])])
+
+    def look(indices: list[int]) -> np.ndarray:
+        rows = np.empty(len(indices), row)
+        labels = judge.labels(read_all([pictures[i] for i in indices]), size)
+        for k, i in enumerate(indices):
+            rows[k]["confusion"] = confusion(read_mask(masks[i], size), labels[k])
+            rows[k]["labels"] = resize_mask(labels[k], SMALL)
+        return rows
+
+    keys = [digest(digest(picture), mask) for picture, mask in zip(pictures, masks, strict=True)]
+    return measured(cache / f"judge-{short(judge.weights)}.rows", keys, row, look, BATCH, "mask accuracy")
 
 
 def read_all(paths: list[Path]) -> list[np.ndarray]:

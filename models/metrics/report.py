@@ -1,12 +1,13 @@
-"""The scores of a set of pictures as one HTML page that needs nothing but itself: no network, no other file.
+"""Pictures as one HTML page that needs nothing but itself: no network, no other file.
 
-Tables first, then every picture beside its mask and its reference. Pictures go to the file one by one, so that a thousand of them do
-not pile up in memory: about 30 kB each.
+The report of a score (`write_report`) has tables first, then every picture beside its mask and its reference; `write_gallery` has pictures
+under headings alone. They go to the file one by one, so that a thousand of them do not pile up in memory: about 30 kB each.
 """
 
 import base64
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
@@ -138,13 +139,7 @@ def write_report(path: str | Path, score: Mapping) -> None:
                 [H, W, 3], "segmentation": labels uint8 [H, W] or None, "scores": {<name in `histograms`>: number}}
     """
     names = list(score["histograms"])
-    with atomic_write(path) as file:
-
-        def write(html: str) -> None:
-            file.write(html.encode(errors="backslashreplace"))  # names of files may be no UTF-8
-
-        write(HEAD.replace("{title}", escape(score["title"])))
-        write(f"<header>\n<h1>{escape(score['title'])}</h1>\n{_definitions('facts', score['facts'])}</header>\n")
+    with _page(path, score["title"], score["facts"]) as write:
         write(_main_table(score["table"]))
         if score["published"]:
             write(_published_table(score["table"], score["published"]))
@@ -154,7 +149,36 @@ def write_report(path: str | Path, score: Mapping) -> None:
         write(_gallery_head(names, score["lower_is_better"]))
         for entry in score["gallery"]:
             write(_card(entry, names))
-        write(f"</div>\n</section>\n{SCRIPT if names else ''}</body>\n</html>\n")
+        write(f"</div>\n</section>\n{SCRIPT if names else ''}")
+
+
+def write_gallery(path: str | Path, title: str, facts: Mapping[str, str], sections: Mapping[str, Iterable[Mapping]]) -> None:
+    """Writes a page of pictures under headings to `path`, whole or not at all; raises as `atomic_write` does.
+
+    sections: {heading: cards}, each card {"stem": ..., "note": a sentence, "pictures": {caption: uint8 RGB [H, W, 3] or labels uint8
+    [H, W]}}; they are gone through once.
+    """
+    with _page(path, title, facts) as write:
+        for heading, cards in sections.items():
+            write(f'<section>\n<h2>{escape(heading)}</h2>\n<div class="gallery">\n')
+            for card in cards:
+                note = f'<p class="quiet">{escape(card["note"])}</p>'
+                write(f'<article class="card">\n<h3>{escape(card["stem"])}</h3>\n{_figures(card["pictures"])}{note}</article>\n')
+            write("</div>\n</section>\n")
+
+
+@contextmanager
+def _page(path: str | Path, title: str, facts: Mapping[str, str]) -> Iterator[Callable[[str], None]]:
+    """A page with its heading; what the block writes comes below."""
+    with atomic_write(path) as file:
+
+        def write(html: str) -> None:
+            file.write(html.encode(errors="backslashreplace"))  # names of files may be no UTF-8
+
+        write(HEAD.replace("{title}", escape(title)))
+        write(f"<header>\n<h1>{escape(title)}</h1>\n{_definitions('facts', facts)}</header>\n")
+        yield write
+        write("</body>\n</html>\n")
 
 
 # -------------------------------------------------------------------------------------------------------------- its parts
@@ -289,18 +313,23 @@ def _card(entry: Mapping, names: Sequence[str]) -> str:
     scores = {name: entry["scores"].get(name) for name in names}
     data = "".join(f' data-score{number}="{_for_script(value)}"' for number, value in enumerate(scores.values()) if _is_known(value))
     texts = {name: _text(value, ".3f") for name, value in scores.items()}
-    pictures = [("mask", _mask_uri(entry["mask"])), ("reference", _photo_uri(entry["reference"])), ("result", _photo_uri(entry["result"]))]
+    pictures = {name: entry[name] for name in ("mask", "reference", "result")}
     if entry["segmentation"] is not None:
-        pictures.append(("result, segmented", _mask_uri(entry["segmentation"])))
+        pictures["result, segmented"] = entry["segmentation"]
+    return (
+        f'<article class="card"{data}>\n<h3>{escape(entry["stem"])}</h3>\n{_figures(pictures)}{_definitions("scores", texts)}</article>\n'
+    )
+
+
+def _figures(pictures: Mapping[str, np.ndarray]) -> str:
+    """Photos [H, W, 3] and masks [H, W] in a row, above their captions."""
+    uris = {caption: (_photo_uri if picture.ndim == 3 else _mask_uri)(picture) for caption, picture in pictures.items()}
     figures = "".join(
         f'<figure><img src="{uri}" width="{width}" height="{height}" alt="" loading="lazy" decoding="async">'
-        f"<figcaption>{name}</figcaption></figure>"
-        for name, (uri, width, height) in pictures
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, (uri, width, height) in uris.items()
     )
-    return (
-        f'<article class="card"{data}>\n<h3>{escape(entry["stem"])}</h3>\n<div class="pictures">{figures}</div>\n'
-        f"{_definitions('scores', texts)}</article>\n"
-    )
+    return f'<div class="pictures">{figures}</div>\n'
 
 
 def _for_script(value: float) -> str:

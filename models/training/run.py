@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.logger import read_log
 
-OWN = ("seed", "val_fraction", "input_path", "val_path")  # what a run keeps besides its system, its preset and the options of its stages
+OWN = ("seed", "val_fraction", "input_path", "val_path", "leave_out")  # a run keeps these, its system, its preset and its stages' options
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Run:
     val_fraction: float = 0.05  # share of the pairs held out
     input_path: str | None = None  # None: the built-in data set
     val_path: str | None = None  # None: a share of the training set
+    leave_out: str | None = None  # a list of pictures of the training set (datasets/leave_out.py); None: all are taken
 
 
 def read_run(folder: Path, systems: dict[str, System]) -> Run:
@@ -80,13 +81,15 @@ def read_json(folder: Path) -> dict:
     """What run.json holds, with everything in it that a run must have. Raises UserError."""
     path = folder / "run.json"
     types = {"system": str, "preset": str, "stages": dict, "seed": int, "val_fraction": (float, int)}
-    types |= {"input_path": (str, type(None)), "val_path": (str, type(None))}
+    types |= dict.fromkeys(("input_path", "val_path", "leave_out"), (str, type(None)))
     try:
         stored = json.loads(path.read_text("utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin the run anew with --restart") from error
+    if isinstance(stored, dict):
+        stored.setdefault("leave_out", None)  # which is younger than some runs
     wrong = (
         ["its content"] if not isinstance(stored, dict) else [name for name in types if not isinstance(stored.get(name, ()), types[name])]
     )

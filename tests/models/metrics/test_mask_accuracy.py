@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.landscape import NUM_CLASSES
-from models.metrics.mask_accuracy import by_class, confusion, load_judge
+from models.metrics.mask_accuracy import by_class, confusion, evidence, load_judge
 from models.networks.pretrained import save_network
 from models.networks.segformer import SEGFORMERS, SegformerForSemanticSegmentation
 from models.training.run import Run
@@ -46,3 +46,23 @@ def test_a_judge_comes_back_from_its_run(tmp_path):
     labels = judge.labels(pictures, (120, 90))
     assert labels.shape == (2, 90, 120) and labels.dtype == np.uint8 and labels.max() < NUM_CLASSES
     assert np.array_equal(judge.labels(pictures[1:], (120, 90))[0], labels[1])
+
+
+def test_evidence_is_against_a_mask_of_another_picture_and_not_against_what_the_judge_never_learnt():
+    """A judge that takes class 2 for class 3 each time, where the mask is right."""
+    random = np.random.default_rng(0)
+    masks = [random.permutation(np.repeat(classes, 50)) for classes in ((0, 1), (1, 2), (0, 2)) * 7]
+    seen = [np.where(mask == 2, 3, mask).astype(np.uint8) for mask in masks]
+    values = evidence(np.stack([confusion(mask, labels) for mask, labels in zip(masks, seen, strict=True)]))
+    assert values.min() > 0.5
+    masks[0], seen[0] = np.repeat(0, 100), np.repeat(1, 100)
+    values = evidence(np.stack([confusion(mask, labels) for mask, labels in zip(masks, seen, strict=True)]))
+    assert values[0] < -0.5 and values[1:].min() > 0.5
+
+
+def test_evidence_is_that_of_its_formula():
+    matrices = np.zeros((2, NUM_CLASSES, NUM_CLASSES), int)
+    matrices[0, 0, 0], matrices[0, 1, 1], matrices[1, 0, 0] = 30, 10, 40
+    seen = np.array([31, 11]) / (40 + NUM_CLASSES)  # by the first picture, with one pixel more of each class
+    given = (30 + 40 * seen[0]) / (30 + 40)
+    assert np.isclose(evidence(matrices)[1], np.log(given / seen[0]))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from datasets.landscape import CLASSES
-from models.metrics.report import write_report
+from models.metrics.report import write_gallery, write_report
 from utils.image import PALETTE
 
 VOID = {"meta", "img", "br"}
@@ -296,3 +296,18 @@ def test_a_gallery_that_fails_leaves_the_old_page(tmp_path):
     with pytest.raises(RuntimeError, match="damaged"):
         write_report(path, score(gallery=gallery()))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_gallery_shows_pictures_under_headings(tmp_path):
+    photo, mask = np.full((48, 64, 3), 90, np.uint8), np.zeros((48, 64), np.uint8)
+    cards = [
+        {"stem": NASTY, "note": NASTY, "pictures": {"photo": photo, "mask": mask, NASTY: photo}},
+        {"stem": "b", "note": "damaged", "pictures": {}},
+    ]
+    write_gallery(tmp_path / "page.html", NASTY, {"set": NASTY}, {"One": iter(cards[:1]), "Two": iter(cards[1:])})
+    page = Page((tmp_path / "page.html").read_text())
+    assert [heading.text for heading in page.all("h2")] == ["One", "Two"] and not page.all("script")
+    first, second = page.all("article", "card")
+    assert NASTY in first.text and [caption.text for caption in page.all("figcaption", within=first)] == ["photo", "mask", NASTY]
+    assert "damaged" in second.text and not page.all("img", within=second)
+    assert [image.attrs["src"].split(";")[0] for image in page.all("img")] == ["data:image/jpeg", "data:image/png", "data:image/jpeg"]

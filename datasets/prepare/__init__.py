@@ -1,0 +1,1 @@
+"""The command that prepares data sets: `python3 -m datasets.prepare`."""
