@@ -15,10 +15,11 @@ OWN = {
     },
     "decoder": {"crop_width": 64, "crop_height": 64},
     "segformer": {},
+    "rcan": {"groups": 2, "blocks": 2, "channels": 8, "patch": 32},
 }  # fmt: skip
 OPTIONS = {
     name: replace(options, **COMMON | OWN[name])
-    for system in ("diffusion", "judge")
+    for system in ("diffusion", "judge", "sr")
     for name, options in SYSTEMS[system].presets["tiny"].items()
 }
 

@@ -18,3 +18,12 @@ def warmup_cosine(peak: float, warmup: int, total: int, floor: float = 0.0) -> C
         return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return lr
+
+
+def warmup_halving(peak: float, warmup: int, every: int) -> Callable[[int], float]:
+    """Linear warm-up to `peak` as above, which is halved after each `every` steps, counted from the first."""
+
+    def lr(step: int) -> float:
+        return peak * min(1.0, (step + 1) / max(1, warmup)) * 0.5 ** (step // every)
+
+    return lr

@@ -1,9 +1,7 @@
 """Pairs of photos in high and in half the resolution, as super-resolution networks are trained and measured on."""
 
-import numpy as np
-from PIL import Image
-
 from datasets.checks import WORKERS, attempt, in_threads, report
+from datasets.degradation import halved
 from datasets.landscape import BadFile, read_image
 from datasets.leave_out import read_leave_out
 from datasets.prepare.output import own_folder
@@ -53,9 +51,3 @@ def write_resolutions(input_path, output, leave_out=None):
 
 def low_name(stem):
     return f"{stem}x{SCALE}.png"
-
-
-def halved(photo):
-    """uint8 [2h, 2w, 3] → [h, w, 3]."""
-    size = tuple(side // SCALE for side in photo.shape[1::-1])
-    return np.array(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))

@@ -6,10 +6,11 @@ softmax of attention compute in float32 whatever they are given (models/ops).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import jittor as jt
+import numpy as np
 from jittor import nn
 
 from models.ops.group_norm import group_norm, layer_norm
@@ -128,6 +129,15 @@ def zeros_(layer: nn.Module) -> nn.Module:
     layer.weight.update(jt.zeros_like(layer.weight))
     layer.bias.update(jt.zeros_like(layer.bias))
     return layer
+
+
+@contextmanager
+def edited(layer: nn.Module) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weight and bias of a layer as NumPy arrays, which it takes back when the block ends."""
+    weight, bias = layer.weight.numpy(), layer.bias.numpy()
+    yield weight, bias
+    layer.weight.update(jt.array(weight))
+    layer.bias.update(jt.array(bias))
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -103,7 +103,8 @@ def initialise(network: jt.Module, path: Path) -> None:
 
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
     only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
-    A SegFormer published for other classes, or without a decode head, keeps its own last layer or head.
+    A SegFormer published for other classes, or without a decode head, keeps its own last layer or head. An RCAN whose file leaves out the
+    mean of its photos has that of DIV2K.
     Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
@@ -116,7 +117,8 @@ def initialise(network: jt.Module, path: Path) -> None:
     headless = not any(name.startswith("decode_head.") for name in arrays)
     for name, array in own.items():
         other_classes = name.startswith("decode_head.classifier.") and name in arrays and arrays[name].shape != array.shape
-        if other_classes or (headless and name.startswith("decode_head.")):
+        no_mean = name.startswith(("sub_mean.", "add_mean.")) and name not in arrays
+        if other_classes or no_mean or (headless and name.startswith("decode_head.")):
             arrays[name] = array
         elif name.startswith("class_embedding.") and name not in arrays:
             arrays[name] = np.zeros_like(array) if ".linear_2." in name else array

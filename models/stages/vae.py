@@ -1,6 +1,5 @@
 """Stage `vae`: the autoencoder alone, on random crops."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from datasets.pairs import Pair
 from datasets.transforms import random_crop, random_flip, to_array, to_image
 from models.losses.reconstruction import kl_divergence, l1, tone
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.layers import zeros_
+from models.networks.layers import edited, zeros_
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils.options import option
@@ -137,15 +136,6 @@ def start_as_averages(vae: AutoencoderKL) -> None:
         spread(weight, bias, np.eye(3, weight.shape[1]))
     with edited(decoder.conv_out) as (weight, bias):
         gather(weight, bias, np.linalg.inv(OPPONENT))
-
-
-@contextmanager
-def edited(layer: jt.Module):
-    """Weight and bias of a layer as NumPy arrays, which it takes back when the block ends."""
-    weight, bias = layer.weight.numpy(), layer.bias.numpy()
-    yield weight, bias
-    layer.weight.update(jt.array(weight))
-    layer.bias.update(jt.array(bias))
 
 
 class VAEStage:

@@ -107,3 +107,12 @@ def lite_pictures(name: str) -> np.ndarray:
     height, width = {"even": (64, 96), "odd": (77, 99)}[name]
     patches = normal(f"{name} patches", 2, 3, 5, 7).repeat(16, 2).repeat(16, 3)[:, :, :height, :width]
     return np.uint8((128 + 50 * patches + 20 * normal(f"{name} grain", 2, 3, height, width)).clip(0, 255))
+
+
+RCAN = {"n_resgroups": 2, "n_resblocks": 3, "n_feats": 16, "reduction": 4}
+
+
+def rcan_input() -> np.ndarray:
+    """Patches of colour with grain, float32 [2, 3, 12, 20] in 0..255, not whole numbers."""
+    patches = normal("rcan patches", 2, 3, 3, 5).repeat(4, 2).repeat(4, 3)
+    return (128 + 50 * patches + 10 * normal("rcan grain", 2, 3, 12, 20)).clip(0, 255)

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.lr_schedule import warmup_cosine
+from utils.lr_schedule import warmup_cosine, warmup_halving
 
 
 def test_warmup_is_linear_and_reaches_the_peak():
@@ -20,3 +20,8 @@ def test_no_warmup_and_a_run_that_is_all_warmup():
     assert warmup_cosine(peak=3.0, warmup=0, total=10)(0) == 3.0
     assert warmup_cosine(peak=3.0, warmup=10, total=10)(9) == 3.0
     assert warmup_cosine(peak=3.0, warmup=10, total=10)(10) == pytest.approx(3.0)
+
+
+def test_halving_after_a_warmup():
+    lr = warmup_halving(peak=8.0, warmup=2, every=3)
+    assert [lr(step) for step in range(8)] == [4.0, 8.0, 8.0, 4.0, 4.0, 4.0, 2.0, 2.0]
