@@ -22,25 +22,25 @@ from utils import jittor_setup  # before anything that imports Jittor
 import numpy as np
 from tqdm import tqdm
 
-from datasets.test_pairs import TestPair, check_results, find_photos, find_test_pairs
+from datasets.test_pairs import TestPair, check_results, find_test_pairs
 from models.metrics.mask_accuracy import Judge, judge_file, load_judge
 from models.metrics.merit import MERITS, merit
-from models.metrics.pictures import Pictures
-from models.metrics.score import score
+from models.metrics.score import score_folder
 from models.metrics.style import STYLE_METRICS
 from models.networks.layers import DTYPES, autocast
 from models.painters.pictures import SIZE, pack, painted
+from models.painters.super_resolution import LEAST_TILE, SCALES, SuperResolution, enlarge_files, published_rcan, rcan_file, rcan_of
 from models.systems import SYSTEMS, painter_file, painting_system
 from models.training.run import newest_run, read_run, run_of
 from utils import parallel
 from utils.errors import UserError, or_exit, telling_of_memory
-from utils.image import COLOR_MATCHES, write_jpeg
+from utils.image import COLOR_MATCHES, resize, write_jpeg
 from utils.options import add_arguments, argument_parser, faults, given
 from utils.signals import on_stop
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
-LESS_MEMORY = "take --batch_size 1, or --amp bfloat16, or an option of the painter that takes less (--help)"
+LESS_MEMORY = "take --batch_size 1, or --amp bfloat16, or --sr_tile 128, or an option of the painter that takes less (--help)"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,6 +66,13 @@ def parse_arguments() -> argparse.Namespace:
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
     painter = SYSTEMS[system].painter
     add_arguments(parser.add_argument_group(f"the painter of system {system}"), painter.Options, "", {"default": painter.Options()})
+    larger = parser.add_argument_group("super-resolution, by a run of system sr")
+    larger.add_argument("--use_sr", action="store_true", help="bring to 512x384 by RCAN, and not by a filter, what is painted smaller")
+    larger.add_argument(
+        "--scale", type=int, nargs="+", default=[], choices=SCALES, help="write larger ones too, in <output_path>-x<scale>/"
+    )
+    larger.add_argument("--sr_checkpoint", type=Path, help="the run, or a file of published weights (default: the newest run)")
+    larger.add_argument("--sr_tile", type=int, default=0, help="work in tiles of so many pixels a side, where memory is short; 0: at once")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
     scoring.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
@@ -85,6 +92,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for numbers that make no sense, before anything is loaded."""
     found = [f"--{name} must be at least 1" for name in ("batch_size", "best_of") if getattr(args, name) < 1]
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
+    found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))
@@ -99,6 +107,16 @@ def find_judge(args: argparse.Namespace) -> Judge | None:
     return load_judge(read_run(folder.resolve(), SYSTEMS)) if folder and (choosing or args.score) else None
 
 
+def find_super_resolution(args: argparse.Namespace) -> SuperResolution | None:
+    """The one that is asked for, or the newest; None where there is no use for one."""
+    if not args.use_sr and not args.scale:
+        return None
+    path = args.sr_checkpoint or newest_run(CHECKPOINTS, rcan_file)
+    if path is None:
+        raise UserError("--use_sr and --scale need RCAN: train it with MainTrain.py --system sr, or name its weights with --sr_checkpoint")
+    return SuperResolution(published_rcan(path) if path.is_file() else rcan_of(read_run(run_of(path), SYSTEMS)), args.sr_tile)
+
+
 def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
     return args.output_path / f"{pair.stem}.jpg"
 
@@ -107,7 +125,7 @@ def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
     return picture_path(args, pair).is_file() and not args.overwrite
 
 
-def paint(pairs: list[TestPair], painter, judge: Judge | None, args: argparse.Namespace) -> None:
+def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
     """Writes the pictures of one batch that are not there.
 
     The whole batch is painted even where some are there, so that the results do not depend on when a run was killed.
@@ -115,8 +133,9 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, args: argparse.Na
     missing = [pair for pair in pairs if not is_there(args, pair)]
     if not missing:
         return
+    resized = larger.enlarged if args.use_sr else resize
     with autocast(args.amp):
-        candidates = [painted(painter, pairs, args.options, args.seed, candidate, args.color_match) for candidate in range(args.best_of)]
+        candidates = [painted(painter, pairs, args.options, args.seed, i, args.color_match, resized) for i in range(args.best_of)]
     best = candidates[0]
     if args.best_of > 1:
         merits = np.stack([merit(pictures, pairs, args.best_by, judge, args.style_metric) for pictures in candidates])  # [N, B]
@@ -126,7 +145,7 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, args: argparse.Na
             write_jpeg(picture_path(args, pair), result)
 
 
-def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
+def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
     """Paints the pictures that are not there, of which each process has its share."""
     if args.checkpoint is None:
         if args.score:
@@ -139,32 +158,8 @@ def paint_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespa
     own = batches[parallel.RANK :: parallel.SIZE]
     with tqdm(total=sum(map(len, own)), desc="painting", unit="picture", dynamic_ncols=True, disable=not parallel.MAIN) as bar:
         for batch in own:
-            paint(batch, painter, judge, args)
+            paint(batch, painter, judge, larger, args)
             bar.update(len(batch))
-
-
-def score_all(pairs: list[TestPair], judge: Judge | None, args: argparse.Namespace) -> None:
-    """Prints the score of the pictures, and writes it beside them."""
-    check_results(pairs, args.output_path, SIZE)
-    if args.truth_path:
-        check_results(pairs, args.truth_path)
-    folder = args.output_path.resolve()
-    output = folder.with_name(folder.name + "-score")
-    pictures = Pictures(
-        pairs,
-        folder,
-        find_photos(args.img_path),
-        args.truth_path,
-        judge,
-        args.weights,
-        args.style_metric,
-        cache=output / "cache",
-        size=SIZE,
-    )
-    facts = {"pictures": f"{len(pairs)} of {folder}", "references": str(args.img_path)}
-    facts |= {"judge": str(judge.weights.parent) if judge else "none", "style": args.style_metric}
-    score(pictures, facts, output)
-    print(f"Picture by picture: {output / 'report.html'}")
 
 
 def main() -> None:
@@ -176,17 +171,22 @@ def main() -> None:
     try:
         with telling_of_memory(LESS_MEMORY):
             pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-            judge = find_judge(args)
+            judge, larger = find_judge(args), find_super_resolution(args)
             there = sum(is_there(args, pair) for pair in pairs)
             if there:
                 print(f"{there} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
             if there < len(pairs):
-                paint_all(pairs, judge, args)
+                paint_all(pairs, judge, larger, args)
             parallel.wait_for_all()
+            files = [picture_path(args, pair).resolve() for pair in pairs]
+            if args.scale:
+                with autocast(args.amp):
+                    enlarge_files(files[parallel.RANK :: parallel.SIZE], args.scale, larger, quiet=not parallel.MAIN)
             if args.zip and parallel.MAIN:
-                print(f"Packed {pack(args.output_path.resolve(), [picture_path(args, pair).resolve() for pair in pairs])}")
+                print(f"Packed {pack(args.output_path.resolve(), files)}")
             if args.score and parallel.MAIN:
-                score_all(pairs, judge, args)
+                given = (args.img_path, args.truth_path, judge, args.weights, args.style_metric)
+                print(f"Picture by picture: {score_folder(pairs, args.output_path.resolve(), *given, SIZE)}")
     except KeyboardInterrupt:
         print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
         sys.exit(130)

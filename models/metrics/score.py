@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets.landscape import read_image, read_mask
+from datasets.test_pairs import TestPair, check_results, find_photos
 from models.metrics.aesthetic import aesthetic, load_aesthetic
 from models.metrics.fid import bias_note, frechet_distance, kernel_distance, kernel_distance_of_all, moments
-from models.metrics.mask_accuracy import by_class
+from models.metrics.mask_accuracy import Judge, by_class
 from models.metrics.pictures import BATCH, PREDICTORS, SMALL, Pictures, read_all, short
 from models.metrics.reconstruction import psnr, ssim
 from models.metrics.report import write_report
@@ -267,6 +268,31 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
         },
     )
     return metrics
+
+
+def score_folder(
+    pairs: list[TestPair],
+    folder: Path,
+    img_path: Path,
+    truths: Path | None,
+    judge: Judge | None,
+    weights: Path,
+    style_metric: str,
+    size: tuple[int, int],
+) -> Path:
+    """Scores the pictures <stem>.jpg of a folder against the photos of `img_path`, and the true ones if there are; returns the report.
+
+    It lies beside them, in <folder>-score/. Raises UserError where one is missing, damaged, or not of `size` = (width, height).
+    """
+    check_results(pairs, folder, size)
+    if truths:
+        check_results(pairs, truths)
+    output = folder.with_name(folder.name + "-score")
+    pictures = Pictures(pairs, folder, find_photos(img_path), truths, judge, weights, style_metric, output / "cache", size)
+    facts = {"pictures": f"{len(pairs)} of {folder}", "references": str(img_path)}
+    facts |= {"judge": str(judge.weights.parent) if judge else "none", "style": style_metric}
+    score(pictures, facts, output)
+    return output / "report.html"
 
 
 def for_json(value: float | None) -> float | str | None:

@@ -11,6 +11,7 @@ A painter is a class with
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,20 @@ def picture_seed(seed: int, stem: str, candidate: int) -> int:
     return seed << 32 | zlib.crc32(stem.encode(errors="surrogateescape") + (b" %d" % candidate if candidate else b""))
 
 
-def painted(painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str) -> np.ndarray:
+def painted(
+    painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str, resized: Callable[..., np.ndarray] = resize
+) -> np.ndarray:
     """A picture for each pair, uint8 [B, 384, 512, 3], in the colours that a key of COLOR_MATCHES gives it.
 
-    Each candidate, counted from 0, has seeds of its own.
+    Each candidate, counted from 0, has seeds of its own. resized(picture, SIZE) brings what is painted in another size to that.
     """
     masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
     references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
     seeds = [picture_seed(seed, pair.stem, candidate) for pair in pairs]
     pictures = painter.paint(masks, references, seeds, options)
-    return np.stack([color_match(resize(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])
+    # Colours come last: the score compares the histogram of the written picture, which resizing and super-resolution change a little, and
+    # super-resolution has learnt from photos, not from pictures whose contrast a match has stretched, grain and all.
+    return np.stack([color_match(resized(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])
 
 
 def pack(folder: Path, files: list[Path]) -> Path:
