@@ -18,3 +18,13 @@ def warmup_cosine(peak: float, warmup: int, total: int, floor: float = 0.0) -> C
         return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return lr
+
+
+def warmup_linear(peak: float, warmup: int, hold: int, total: int) -> Callable[[int], float]:
+    """Linear warm-up to `peak`, which is held up to step `hold`; then a straight line down to 0 at step `total`, and 0 from there on."""
+
+    def lr(step: int) -> float:
+        fall = 1.0 - (step - hold) / max(1, total - hold)
+        return peak * max(0.0, min(1.0, (step + 1) / warmup, fall))
+
+    return lr

@@ -11,3 +11,17 @@ def discriminator_hinge(real: list[jt.Var], fake: list[jt.Var]) -> jt.Var:
 def generator_hinge(fake: list[jt.Var]) -> jt.Var:
     """Scores of made pictures are to be high."""
     return -sum(f.mean() for f in fake)
+
+
+def scores(outputs: list[list[jt.Var]]) -> list[jt.Var]:
+    """Of what a multi-scale discriminator puts out the last maps, one a scale."""
+    return [maps[-1] for maps in outputs]
+
+
+def feature_matching(fake: list[list[jt.Var]], real: list[list[jt.Var]]) -> jt.Var:
+    """Mean absolute difference of a multi-scale discriminator's maps of made and of true pictures, without the scores: summed over the
+    layers, the mean over the scales (Wang et al. 2018, "High-resolution image synthesis", eq. 4). No gradient goes by way of `real`."""
+    differences = [
+        (f - r.detach()).abs().mean() for made, true in zip(fake, real, strict=True) for f, r in zip(made[:-1], true[:-1], strict=True)
+    ]
+    return sum(differences) / len(fake)

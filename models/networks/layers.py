@@ -16,6 +16,7 @@ from models.ops.group_norm import group_norm, layer_norm
 from models.ops.kernels import on_cuda
 
 DTYPES = ("float32", "bfloat16", "float16")
+NORMS = ("instance", "group", "batch")  # of `standardize`
 _compute_dtype = "float32"
 
 
@@ -59,11 +60,11 @@ def _uniform(shape: tuple[int, ...], fan_in: int) -> jt.Var:
 class Conv2d(nn.Module):
     """[B, C_in, H, W] → [B, C_out, H', W']; `padding` is one number for all sides."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__()
         fan_in = in_channels * kernel_size**2
         self.weight = _uniform((out_channels, in_channels, kernel_size, kernel_size), fan_in)
-        self.bias = _uniform((out_channels,), fan_in)
+        self.bias = _uniform((out_channels,), fan_in) if bias else None
         self._stride, self._padding = stride, padding
 
     def execute(self, x: jt.Var) -> jt.Var:
@@ -72,7 +73,7 @@ class Conv2d(nn.Module):
     def convolve(self, x: jt.Var, weight: jt.Var) -> jt.Var:
         """With another weight of the same shape, and the layer's bias."""
         y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, weight)
-        return y + _cast(self.bias).reshape(1, -1, 1, 1)
+        return y if self.bias is None else y + _cast(self.bias).reshape(1, -1, 1, 1)
 
 
 class Linear(nn.Module):
@@ -117,6 +118,31 @@ class LayerNorm(nn.Module):
         return layer_norm(x, self.weight, self.bias, self._eps)
 
 
+def standardize(x: jt.Var, norm: str) -> jt.Var:
+    """Normalisation without weights, of [B, C, h, w]: mean 0 and variance 1 for each channel of each picture ("instance"; Ulyanov et al.
+    2016), for groups of channels of each picture ("group"), or for each channel of the whole batch ("batch"). One of `NORMS`.
+
+    No running statistics are kept: with "batch" a picture depends on its company, in painting too.
+    """
+    b, c, h, w = x.shape
+    if norm == "batch":
+        x = x.transpose(1, 0, 2, 3).reshape(1, c, b * h * w)
+    y = group_norm(x, math.gcd(32, c) if norm == "group" else c, jt.ones(c), jt.zeros(c))
+    return y.reshape(c, b, h, w).transpose(1, 0, 2, 3) if norm == "batch" else y
+
+
+def upsample_nearest(x: jt.Var, factor: int) -> jt.Var:
+    """[B, C, h, w] → [B, C, factor·h, factor·w], each value repeated."""
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h, 1, w, 1).broadcast([b, c, h, factor, w, factor]).reshape(b, c, factor * h, factor * w)
+
+
+def resize_nearest(x: jt.Var, height: int, width: int) -> jt.Var:
+    """[B, C, H, W] → [B, C, height, width], which divide H and W: of each cell the upper left value, as PyTorch's `interpolate` has it."""
+    step_y, step_x = x.shape[2] // height, x.shape[3] // width
+    return x if step_y == step_x == 1 else x[:, :, ::step_y, ::step_x]
+
+
 def cell_means(x: jt.Var, size: int) -> jt.Var:
     """Means over cells of size x size: [B, C, H, W] → [B, C, H/size, W/size]."""
     b, c, h, w = x.shape
@@ -128,6 +154,19 @@ def zeros_(layer: nn.Module) -> nn.Module:
     layer.weight.update(jt.zeros_like(layer.weight))
     layer.bias.update(jt.zeros_like(layer.bias))
     return layer
+
+
+def xavier_(network: nn.Module, gain: float) -> nn.Module:
+    """Draws the weights of all convolutions and linear maps anew, normal with variance gain² · 2 / (fan_in + fan_out) (Glorot & Bengio
+    2010), and sets their biases to zero."""
+    for _, module in network.named_modules():
+        if isinstance(module, (Conv2d, Linear)):
+            out_channels, in_channels, *kernel = module.weight.shape
+            deviation = gain * math.sqrt(2 / ((in_channels + out_channels) * math.prod(kernel)))
+            module.weight.update(jt.randn(module.weight.shape) * deviation)
+            if module.bias is not None:
+                module.bias.update(jt.zeros_like(module.bias))
+    return network
 
 
 def freeze(network: nn.Module) -> nn.Module:
