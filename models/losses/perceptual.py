@@ -64,5 +64,7 @@ class PerceptualLoss:
         return self.distance(self.features(made), others)
 
     def distance(self, features: list[jt.Var], others: list[jt.Var]) -> jt.Var:
-        """Of maps that `features` has given: one picture may be compared with several."""
-        return (vgg_distance if isinstance(self.network, VGG19Features) else feature_distance)(features, others)
+        """Of maps that `features` has given: with VGG19 the weighted sum over them, with EfficientNet-lite1 the mean."""
+        if isinstance(self.network, VGG19Features):
+            return vgg_distance(features, others)
+        return feature_distance(features, others) / len(features)

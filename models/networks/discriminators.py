@@ -3,9 +3,10 @@
 from itertools import pairwise
 
 import jittor as jt
+import numpy as np
 from jittor import nn
 
-from models.networks.layers import Conv2d, standardize
+from models.networks.layers import Conv2d, leaky_relu, standardize
 
 WIDTH = 64  # channels inside a head
 
@@ -41,7 +42,7 @@ def unit(x: jt.Var) -> jt.Var:
 def head(channels: int) -> nn.Module:
     """[B, C, h, w] → scores [B, 1, h, w]."""
     layers = [SpectralConv2d(channels, WIDTH, 1), SpectralConv2d(WIDTH, WIDTH, 3, padding=1), SpectralConv2d(WIDTH, 1, 1)]
-    return nn.Sequential(layers[0], nn.LeakyReLU(0.2), layers[1], nn.LeakyReLU(0.2), layers[2])
+    return nn.Sequential(layers[0], leaky_relu, layers[1], leaky_relu, layers[2])
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -74,9 +75,9 @@ class PatchDiscriminator(nn.Module):
 
     def execute(self, x: jt.Var) -> list[jt.Var]:
         first, *inner, last = self.convs
-        maps = [nn.leaky_relu(first(x), 0.2)]
+        maps = [leaky_relu(first(x))]
         for conv in inner:
-            maps.append(nn.leaky_relu(standardize(conv(maps[-1]), "instance"), 0.2))
+            maps.append(leaky_relu(standardize(conv(maps[-1]), "instance")))
         return [*maps, last(maps[-1])]
 
 
@@ -98,4 +99,10 @@ class MultiscaleDiscriminator(nn.Module):
 
 def halved(x: jt.Var) -> jt.Var:
     """[B, C, H, W] → [B, C, ⌈H/2⌉, ⌈W/2⌉]: means over windows of 3x3, at the border of what of them lies within."""
-    return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)(x)
+
+    def share_within(length: int) -> np.ndarray:  # of each window's three rows or columns
+        first = np.arange(-1, length - 1, 2)
+        return (np.minimum(first + 3, length) - np.maximum(first, 0)) / np.float32(3)
+
+    # Jittor counts the padding, whether it is told to or not.
+    return nn.AvgPool2d(3, stride=2, padding=1)(x) / jt.array(np.outer(*map(share_within, x.shape[2:])).astype(np.float32))

@@ -120,15 +120,24 @@ class LayerNorm(nn.Module):
 
 def standardize(x: jt.Var, norm: str) -> jt.Var:
     """Normalisation without weights, of [B, C, h, w]: mean 0 and variance 1 for each channel of each picture ("instance"; Ulyanov et al.
-    2016), for groups of channels of each picture ("group"), or for each channel of the whole batch ("batch"). One of `NORMS`.
+    2016), for every 16 channels of each picture together ("group"), or for each channel of the whole batch ("batch"). One of `NORMS`.
 
     No running statistics are kept: with "batch" a picture depends on its company, in painting too.
     """
     b, c, h, w = x.shape
     if norm == "batch":
         x = x.transpose(1, 0, 2, 3).reshape(1, c, b * h * w)
-    y = group_norm(x, math.gcd(32, c) if norm == "group" else c, jt.ones(c), jt.zeros(c))
+    y = group_norm(x, c // math.gcd(16, c) if norm == "group" else c, jt.ones(c), jt.zeros(c))
     return y.reshape(c, b, h, w).transpose(1, 0, 2, 3) if norm == "batch" else y
+
+
+def leaky_relu(x: jt.Var, slope: float = 0.2) -> jt.Var:
+    """max(x, slope · x), in x's dtype. Jittor's own does not compile for 16 bits.
+
+    Not by `jt.maximum`: its gradient asks whether slope · x is equal to the maximum, and computes that anew, which may round otherwise.
+    """
+    wide = x.float32()
+    return jt.ternary(wide > 0, wide, slope * wide).cast(x.dtype)
 
 
 def upsample_nearest(x: jt.Var, factor: int) -> jt.Var:

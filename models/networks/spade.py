@@ -5,11 +5,11 @@ import jittor as jt
 from jittor import nn
 
 from models.networks.discriminators import SpectralConv2d
-from models.networks.layers import Conv2d, resize_nearest, standardize
+from models.networks.layers import Conv2d, leaky_relu, resize_nearest, standardize
 
 
 class SPADE(nn.Module):
-    """Features x [B, C, h, w] and a one-hot label map [B, label_channels, H, W] → [B, C, h, w] (equation 1).
+    """Features x [B, C, h, w] and a one-hot label map [B, label_channels, H, W], float32 or uint8 → [B, C, h, w] (equation 1).
 
     x is normalised without weights, by statistics that `norm`, one of `layers.NORMS`, names; then scale and shift come from the label map,
     by two convolutions, for each place and channel.
@@ -23,8 +23,8 @@ class SPADE(nn.Module):
         self._norm = norm
 
     def execute(self, x: jt.Var, label: jt.Var) -> jt.Var:
-        hidden = nn.relu(self.mlp_shared[0](resize_nearest(label, *x.shape[2:])))
-        return standardize(x, self._norm) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+        hidden = leaky_relu(self.mlp_shared[0](resize_nearest(label, *x.shape[2:]).float32()), 0)
+        return (standardize(x, self._norm) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)).cast(x.dtype)
 
 
 class SPADEResBlock(nn.Module):
@@ -44,6 +44,6 @@ class SPADEResBlock(nn.Module):
         self._same_width = in_channels == out_channels
 
     def execute(self, x: jt.Var, label: jt.Var) -> jt.Var:
-        y = self.conv_0(nn.leaky_relu(self.norm_0(x, label), 0.2))
-        y = self.conv_1(nn.leaky_relu(self.norm_1(y, label), 0.2))
+        y = self.conv_0(leaky_relu(self.norm_0(x, label)))
+        y = self.conv_1(leaky_relu(self.norm_1(y, label)))
         return y + (x if self._same_width else self.conv_s(self.norm_s(x, label)))
