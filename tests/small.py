@@ -15,10 +15,13 @@ OWN = {
     },
     "decoder": {"crop_width": 64, "crop_height": 64},
     "segformer": {},
+    "ecgan": {
+        "channels": (16, 16, 16, 16), "hidden": 8, "style": 8, "style_channels": (8, 16, 16), "style_size": 32, "discriminator_channels": 8,
+    },
 }  # fmt: skip
 OPTIONS = {
     name: replace(options, **COMMON | OWN[name])
-    for system in ("diffusion", "judge")
+    for system in ("diffusion", "ecgan", "judge")
     for name, options in SYSTEMS[system].presets["tiny"].items()
 }
 

@@ -107,3 +107,16 @@ def lite_pictures(name: str) -> np.ndarray:
     height, width = {"even": (64, 96), "odd": (77, 99)}[name]
     patches = normal(f"{name} patches", 2, 3, 5, 7).repeat(16, 2).repeat(16, 3)[:, :, :height, :width]
     return np.uint8((128 + 50 * patches + 20 * normal(f"{name} grain", 2, 3, height, width)).clip(0, 255))
+
+
+GAN = {
+    "size": (48, 32), "channels": (12, 12, 8, 16), "hidden": 6, "norm": "group", "style": 5, "style_channels": (8, 6, 8),
+    "style_size": 16, "style_norm": "group",
+}  # fmt: skip
+
+
+def gan_inputs() -> dict[str, np.ndarray]:
+    """Masks with few classes, photos, edges and references, and noise."""
+    mask = np.random.RandomState(3).choice([0, 3, 7, 11], (2, 8, 12)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    pictures = {name: np.tanh(normal(name, 2, 3, 32, 48)) for name in ("image", "edge")}
+    return {"mask": mask, "reference": np.tanh(normal("reference", 2, 3, 16, 16)), "z": normal("z", 2, 5), **pictures}
