@@ -60,11 +60,11 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument("--overwrite", action="store_true", help="paint anew what exists")
     files.add_argument("--zip", action="store_true", help="pack the pictures into <output_path>.zip, ready to hand in")
     painting = parser.add_argument_group("painting")
-    painting.add_argument("--color_match", choices=COLOR_MATCHES, default="histogram", help="of result to reference (default: %(default)s)")
+    painter = SYSTEMS[system].painter
+    painting.add_argument("--color_match", choices=COLOR_MATCHES, default=painter.color_match, help="of result to reference (%(default)s)")
     painting.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products (default: %(default)s)")
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
-    painter = SYSTEMS[system].painter
     add_arguments(parser.add_argument_group(f"the painter of system {system}"), painter.Options, "", {"default": painter.Options()})
     larger = parser.add_argument_group("super-resolution, by a run of system sr")
     larger.add_argument("--use_sr", action="store_true", help="bring to 512x384 by RCAN, and not by a filter, what is painted smaller")

@@ -5,8 +5,10 @@ A new system is a network file, a stage file, a painter file, and a line in SYST
 
 from pathlib import Path
 
+from models.painters.ecgan import ECGANPainter
 from models.painters.latent_diffusion import LatentDiffusion
 from models.stages.decoder import DecoderStage
+from models.stages.ecgan import ECGANStage
 from models.stages.rcan import RCANStage
 from models.stages.segformer import SegformerStage
 from models.stages.unet import UNetStage
@@ -52,6 +54,23 @@ JUDGE = {
     "tiny": {"segformer": SegformerStage.Options(**TINY, network="b0", steps=200, lr=1e-3)},
 }
 
+ECGAN = {
+    "base": {"ecgan": ECGANStage.Options(steps=200_000, batch_size=4)},
+    "small": {
+        "ecgan": ECGANStage.Options(
+            **SMALL, channels=(512, 512, 512, 256, 128, 64), hidden=64, style_channels=(64, 128, 256, 512, 512), style_size=128,
+            steps=100_000, batch_size=8,
+        ),
+    },
+    "tiny": {
+        "ecgan": ECGANStage.Options(
+            **TINY | {"width": 128, "height": 96}, channels=(64, 64, 48, 32, 16), hidden=24, style=32, style_channels=(16, 32, 64),
+            style_size=64, discriminator_channels=16, steps=500, batch_size=2, lr=2e-3, l1_weight=20.0, feature_weight=2.0, kl_weight=0.01,
+            projected_weight=1.0,
+        ),
+    },
+}  # fmt: skip
+
 # `base` is the published network and its training. All but `tiny` learn to double 256x192, which is what the small painters make.
 SUPER_RESOLUTION = {
     "base": {"rcan": RCANStage.Options()},
@@ -65,6 +84,7 @@ SUPER_RESOLUTION = {
 
 SYSTEMS = {
     "diffusion": System((VAEStage, UNetStage, DecoderStage), LatentDiffusion, DIFFUSION),
+    "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),
     "judge": System((SegformerStage,), None, JUDGE),  # of the score's mask accuracy
     "sr": System((RCANStage,), None, SUPER_RESOLUTION),  # enlarges what any painter paints
 }

@@ -16,12 +16,11 @@ OWN = {
     "decoder": {"crop_width": 64, "crop_height": 64},
     "segformer": {},
     "rcan": {"groups": 2, "blocks": 2, "channels": 8, "patch": 32},
+    "ecgan": {
+        "channels": (16, 16, 16, 16), "hidden": 8, "style": 8, "style_channels": (8, 16, 16), "style_size": 32, "discriminator_channels": 8,
+    },
 }  # fmt: skip
-OPTIONS = {
-    name: replace(options, **COMMON | OWN[name])
-    for system in ("diffusion", "judge", "sr")
-    for name, options in SYSTEMS[system].presets["tiny"].items()
-}
+OPTIONS = {name: replace(options, **COMMON | OWN[name]) for system in SYSTEMS for name, options in SYSTEMS[system].presets["tiny"].items()}
 
 
 def arguments(*stages: str, **changed) -> list[str]:

@@ -27,3 +27,13 @@ def warmup_halving(peak: float, warmup: int, every: int) -> Callable[[int], floa
         return peak * min(1.0, (step + 1) / max(1, warmup)) * 0.5 ** (step // every)
 
     return lr
+
+
+def warmup_linear(peak: float, warmup: int, hold: int, total: int) -> Callable[[int], float]:
+    """Linear warm-up to `peak`, which is held up to step `hold`; then a straight line down to 0 at step `total`, and 0 from there on."""
+
+    def lr(step: int) -> float:
+        fall = 1.0 - (step - hold) / max(1, total - hold)
+        return peak * max(0.0, min(1.0, (step + 1) / warmup, fall))
+
+    return lr

@@ -17,6 +17,7 @@ from models.ops.group_norm import group_norm, layer_norm
 from models.ops.kernels import on_cuda
 
 DTYPES = ("float32", "bfloat16", "float16")
+NORMS = ("instance", "group", "batch")  # of `standardize`
 _compute_dtype = "float32"
 
 
@@ -60,20 +61,20 @@ def _uniform(shape: tuple[int, ...], fan_in: int) -> jt.Var:
 class Conv2d(nn.Module):
     """[B, C_in, H, W] → [B, C_out, H', W']; `padding` is one number for all sides."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__()
         fan_in = in_channels * kernel_size**2
         self.weight = _uniform((out_channels, in_channels, kernel_size, kernel_size), fan_in)
-        self.bias = _uniform((out_channels,), fan_in)
+        self.bias = _uniform((out_channels,), fan_in) if bias else None
         self._stride, self._padding = stride, padding
 
     def execute(self, x: jt.Var) -> jt.Var:
         return self.convolve(x, self.weight, self.bias)
 
-    def convolve(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+    def convolve(self, x: jt.Var, weight: jt.Var, bias: jt.Var | None) -> jt.Var:
         """With a weight and a bias that are made of the layer's."""
         y = _product(lambda x, weight: nn.conv2d(x, weight, None, self._stride, self._padding), x, weight)
-        return y + _cast(bias).reshape(1, -1, 1, 1)
+        return y if bias is None else y + _cast(bias).reshape(1, -1, 1, 1)
 
 
 class Linear(nn.Module):
@@ -118,6 +119,40 @@ class LayerNorm(nn.Module):
         return layer_norm(x, self.weight, self.bias, self._eps)
 
 
+def standardize(x: jt.Var, norm: str) -> jt.Var:
+    """Normalisation without weights, of [B, C, h, w]: mean 0 and variance 1 for each channel of each picture ("instance"; Ulyanov et al.
+    2016), for every 16 channels of each picture together ("group"), or for each channel of the whole batch ("batch"). One of `NORMS`.
+
+    No running statistics are kept: with "batch" a picture depends on its company, in painting too.
+    """
+    b, c, h, w = x.shape
+    if norm == "batch":
+        x = x.transpose(1, 0, 2, 3).reshape(1, c, b * h * w)
+    y = group_norm(x, c // math.gcd(16, c) if norm == "group" else c, jt.ones(c), jt.zeros(c))
+    return y.reshape(c, b, h, w).transpose(1, 0, 2, 3) if norm == "batch" else y
+
+
+def leaky_relu(x: jt.Var, slope: float = 0.2) -> jt.Var:
+    """max(x, slope · x), in x's dtype. Jittor's own does not compile for 16 bits.
+
+    Not by `jt.maximum`: its gradient asks whether slope · x is equal to the maximum, and computes that anew, which may round otherwise.
+    """
+    wide = x.float32()
+    return jt.ternary(wide > 0, wide, slope * wide).cast(x.dtype)
+
+
+def upsample_nearest(x: jt.Var, factor: int) -> jt.Var:
+    """[B, C, h, w] → [B, C, factor·h, factor·w], each value repeated."""
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h, 1, w, 1).broadcast([b, c, h, factor, w, factor]).reshape(b, c, factor * h, factor * w)
+
+
+def resize_nearest(x: jt.Var, height: int, width: int) -> jt.Var:
+    """[B, C, H, W] → [B, C, height, width], which divide H and W: of each cell the upper left value, as PyTorch's `interpolate` has it."""
+    step_y, step_x = x.shape[2] // height, x.shape[3] // width
+    return x if step_y == step_x == 1 else x[:, :, ::step_y, ::step_x]
+
+
 def cell_means(x: jt.Var, size: int) -> jt.Var:
     """Means over cells of size x size: [B, C, H, W] → [B, C, H/size, W/size]."""
     b, c, h, w = x.shape
@@ -138,6 +173,19 @@ def edited(layer: nn.Module) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield weight, bias
     layer.weight.update(jt.array(weight))
     layer.bias.update(jt.array(bias))
+
+
+def xavier_(network: nn.Module, gain: float) -> nn.Module:
+    """Draws the weights of all convolutions and linear maps anew, normal with variance gain² · 2 / (fan_in + fan_out) (Glorot & Bengio
+    2010), and sets their biases to zero."""
+    for _, module in network.named_modules():
+        if isinstance(module, (Conv2d, Linear)):
+            out_channels, in_channels, *kernel = module.weight.shape
+            deviation = gain * math.sqrt(2 / ((in_channels + out_channels) * math.prod(kernel)))
+            module.weight.update(jt.randn(module.weight.shape) * deviation)
+            if module.bias is not None:
+                module.bias.update(jt.zeros_like(module.bias))
+    return network
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ import numpy as np
 from jittor import nn
 
 from models.networks.layers import Conv2d
+from models.networks.vgg import VGG16, vgg_layers
 from utils.checkpoint import load_frozen, read_weights
 
 # The mean and the deviation of ImageNet's RGB values, for pictures in −1..1
@@ -29,20 +30,9 @@ def alexnet() -> list[nn.Module]:
     ]  # fmt: skip
 
 
-def vgg16() -> list[nn.Module]:
-    """Simonyan & Zisserman 2015, configuration D, up to the last ReLU."""
-    layers, channels = [], 3
-    for width, convolutions in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        layers += [nn.MaxPool2d(2, 2)] if layers else []
-        for _ in range(convolutions):
-            layers += [Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-    return layers
-
-
 NETWORKS = {  # the layers, after which of them features are compared, and the channels there
     "alex": (alexnet, (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
-    "vgg": (vgg16, (3, 8, 15, 22, 29), (64, 128, 256, 512, 512)),
+    "vgg": (lambda: vgg_layers(VGG16), (3, 8, 15, 22, 29), (64, 128, 256, 512, 512)),
 }
 
 

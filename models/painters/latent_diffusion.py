@@ -39,6 +39,7 @@ class PaintingOptions:
 class LatentDiffusion:
     Options = PaintingOptions
     marker = "unet"  # a run can be painted with once it has this network
+    color_match = "histogram"  # unless another is asked for
 
     options: StageOptions  # of stage unet
     vae: AutoencoderKL

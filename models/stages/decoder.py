@@ -14,14 +14,12 @@ import numpy as np
 from datasets.pairs import Pair
 from datasets.transforms import to_image
 from models.losses.adversarial import discriminator_hinge, generator_hinge
-from models.losses.perceptual import feature_distance
+from models.losses.perceptual import LITE_CHANNELS, feature_distance, lite_maps, load_backbone
 from models.losses.reconstruction import l1, tone
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.discriminators import ProjectedDiscriminator
-from models.networks.efficientnet_lite import load_efficientnet_lite
 from models.networks.layers import freeze
 from models.networks.pretrained import load_network
-from models.networks.weights import LITE1, MissingWeights, packaged_weights
 from models.stages.latents import bring_to_scale
 from models.stages.vae import PhotoCrops, crop_faults
 from models.training.learner import Learner, Recipe
@@ -30,7 +28,6 @@ from utils.checkpoint import load_vars, module_arrays
 from utils.lr_schedule import warmup_cosine
 from utils.options import option
 
-BLOCKS, CHANNELS = (2, 5, 9, 16), (24, 40, 80, 192)  # of EfficientNet-lite1: at 1/4 to 1/32 of the size
 RAMP = 0.15, 0.45  # between these shares of the steps the adversarial loss sets in
 
 
@@ -60,8 +57,8 @@ class DecoderStage:
         self.vae = AutoencoderKL(self.before.config)
         load_vars(self.vae.state_dict(), module_arrays(self.before), folder / "vae", "the autoencoder")
         freeze(self.vae.encoder), freeze(self.vae.quant_conv)
-        self.backbone = load_backbone()
-        self.discriminator = ProjectedDiscriminator(CHANNELS)
+        self.backbone = load_backbone(self.name, "perceptual and adversarial losses")
+        self.discriminator = ProjectedDiscriminator(LITE_CHANNELS)
         recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=options.weight_decay, max_norm=options.max_norm)
         lr, twice = (warmup_cosine(factor * options.lr, options.warmup, options.steps) for factor in (1, 2))  # (Heusel et al. 2017)
         self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema))}
@@ -109,7 +106,7 @@ class DecoderStage:
         return {"loss": discriminator_hinge(self.discriminator(batch["real"]), self.discriminator(batch["fake"]))}
 
     def features(self, picture: jt.Var) -> list[jt.Var]:
-        return self.backbone.features((picture + 1) / 2, BLOCKS)
+        return lite_maps(self.backbone, picture)
 
     def noisy_latents(self, image: jt.Var, batch: dict[str, np.ndarray]) -> jt.Var:
         """Scaled latents of pictures [B, 3, H, W], with noise of a standard deviation that differs from picture to picture."""
@@ -148,12 +145,3 @@ class DecoderStage:
 def ramp(share: float) -> float:
     """0 before the first share of RAMP, 1 after the second."""
     return min(1.0, max(0.0, (share - RAMP[0]) / (RAMP[1] - RAMP[0])))
-
-
-def load_backbone():
-    """EfficientNet-lite1, or None where its package is not installed, which is said."""
-    try:
-        return load_efficientnet_lite("lite1", packaged_weights(LITE1))
-    except MissingWeights as missing:
-        print(f"Stage decoder trains without perceptual and adversarial losses, which need {missing}")
-        return None

@@ -116,3 +116,16 @@ def rcan_input() -> np.ndarray:
     """Patches of colour with grain, float32 [2, 3, 12, 20] in 0..255, not whole numbers."""
     patches = normal("rcan patches", 2, 3, 3, 5).repeat(4, 2).repeat(4, 3)
     return (128 + 50 * patches + 10 * normal("rcan grain", 2, 3, 12, 20)).clip(0, 255)
+
+
+GAN = {
+    "size": (48, 32), "channels": (12, 12, 8, 16), "hidden": 6, "norm": "group", "style": 5, "style_channels": (8, 6, 8),
+    "style_size": 16, "style_norm": "group",
+}  # fmt: skip
+
+
+def gan_inputs() -> dict[str, np.ndarray]:
+    """Masks with few classes, photos, edges and references, and noise."""
+    mask = np.random.RandomState(3).choice([0, 3, 7, 11], (2, 8, 12)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    pictures = {name: np.tanh(normal(name, 2, 3, 32, 48)) for name in ("image", "edge")}
+    return {"mask": mask, "reference": np.tanh(normal("reference", 2, 3, 16, 16)), "z": normal("z", 2, 5), **pictures}

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.lr_schedule import warmup_cosine, warmup_halving
+from utils.lr_schedule import warmup_cosine, warmup_halving, warmup_linear
 
 
 def test_warmup_is_linear_and_reaches_the_peak():
@@ -25,3 +25,9 @@ def test_no_warmup_and_a_run_that_is_all_warmup():
 def test_halving_after_a_warmup():
     lr = warmup_halving(peak=8.0, warmup=2, every=3)
     assert [lr(step) for step in range(8)] == [4.0, 8.0, 8.0, 4.0, 4.0, 4.0, 2.0, 2.0]
+
+
+def test_a_line_falls_to_zero_after_a_while():
+    lr = warmup_linear(peak=2.0, warmup=2, hold=4, total=8)
+    assert [lr(step) for step in range(10)] == pytest.approx([1, 2, 2, 2, 2, 1.5, 1, 0.5, 0, 0])
+    assert warmup_linear(peak=1.0, warmup=1, hold=3, total=3)(2) == 1.0

@@ -4,7 +4,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.losses.adversarial import discriminator_hinge, generator_hinge
+from models.losses.adversarial import discriminator_hinge, feature_matching, generator_hinge, scores
 from models.losses.perceptual import feature_distance
 from models.losses.reconstruction import kl_divergence, l1, tone
 from models.losses.segmentation import negative_log_likelihood
@@ -30,6 +30,16 @@ def test_the_hinge_asks_for_a_margin_and_no_more():
     assert discriminator_hinge(var(real), var(fake)).item() == pytest.approx(expected, rel=1e-5)
     assert discriminator_hinge(var([r * 0 + 1.5 for r in real]), var([f * 0 - 1.5 for f in fake])).item() == 0
     assert generator_hinge(var(fake)).item() == pytest.approx(-sum(f.mean() for f in fake), rel=1e-4)
+
+
+def test_maps_of_a_discriminator_are_compared_but_for_the_scores():
+    fake, real = ([[drawn(1, 2, 3, 4), drawn(1, 4, 2, 2), drawn(1, 1, 3, 3)] for _ in range(2)] for _ in range(2))
+    expected = sum(np.abs(f[i] - r[i]).mean() for f, r in zip(fake, real, strict=True) for i in range(2)) / 2
+    made, true = [var(maps) for maps in fake], [var(maps) for maps in real]
+    assert feature_matching(made, true).item() == pytest.approx(expected, rel=1e-5)
+    assert [score.shape for score in scores(made)] == [(1, 1, 3, 3)] * 2
+    gradients = jt.grad(feature_matching(made, true), [made[0][0], true[0][0]])
+    assert np.abs(gradients[0].numpy()).min() > 0 and not gradients[1].numpy().any()
 
 
 def test_features_are_compared_by_direction():

