@@ -137,6 +137,17 @@ def test_a_batch_of_one_class_has_nothing_to_contrast(stage, pairs):
     assert stage.losses(batch, [])["contrastive"].item() == pytest.approx(0, abs=1e-5)
 
 
+def test_what_is_contrasted_are_the_features_at_the_places(stage):
+    mask = np.kron([[1, 2], [2, 7]], np.ones((32, 48))).astype(np.uint8)
+    places = np.stack([class_pixels(mask, 50, np.random.default_rng(i)) for i in range(2)])
+    features = jt.array(np.random.default_rng(0).standard_normal((2, 16, 64, 96)).astype(np.float32))
+    gradient = jt.grad(stage.contrast(features, places), features).numpy()
+    chosen = np.zeros((2, 64 * 96), bool)
+    for picture, own in zip(chosen, places, strict=True):
+        picture[own[own >= 0]] = True
+    assert np.array_equal(np.abs(gradient).sum(axis=1).reshape(2, -1) > 0, chosen) and chosen.sum() == 300
+
+
 def test_without_any_network_to_compare_by_it_says_so_and_trains(pairs, tmp_path, monkeypatch, capsys):
     def missing(name):
         raise MissingWeights(f"{name}: pip install something")
