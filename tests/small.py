@@ -14,6 +14,7 @@ OWN = {
         "channels": (16, 32), "attention": (0, 1), "heads": 2, "norm_groups": 4, "cross_attention_dim": 16, "mask_channels": (8, 8, 8),
     },
     "decoder": {"crop_width": 64, "crop_height": 64},
+    "lggan": {"channels": 8, "blocks": 2, "discriminator_channels": 8},
     "segformer": {},
     "ecgan": {
         "channels": (16, 16, 16, 16), "hidden": 8, "style": 8, "style_channels": (8, 16, 16), "style_size": 32, "discriminator_channels": 8,
@@ -21,7 +22,7 @@ OWN = {
 }  # fmt: skip
 OPTIONS = {
     name: replace(options, **COMMON | OWN[name])
-    for system in ("diffusion", "ecgan", "judge")
+    for system in ("diffusion", "ecgan", "lggan", "judge")
     for name, options in SYSTEMS[system].presets["tiny"].items()
 }
 
