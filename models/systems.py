@@ -7,8 +7,10 @@ from pathlib import Path
 
 from models.painters.ecgan import ECGANPainter
 from models.painters.latent_diffusion import LatentDiffusion
+from models.painters.lggan import LGGANPainter
 from models.stages.decoder import DecoderStage
 from models.stages.ecgan import ECGANStage
+from models.stages.lggan import LGGANStage
 from models.stages.rcan import RCANStage
 from models.stages.segformer import SegformerStage
 from models.stages.unet import UNetStage
@@ -71,6 +73,16 @@ ECGAN = {
     },
 }  # fmt: skip
 
+LGGAN = {
+    "base": {"lggan": LGGANStage.Options()},
+    "small": {"lggan": LGGANStage.Options(steps=150_000, batch_size=4, lr=2e-4, ema=0.999)},
+    "tiny": {
+        "lggan": LGGANStage.Options(
+            **TINY | {"width": 128, "height": 96}, channels=8, blocks=3, discriminator_channels=16, steps=400, batch_size=2, lr=1e-3,
+        ),
+    },
+}  # fmt: skip
+
 # `base` is the published network and its training. All but `tiny` learn to double 256x192, which is what the small painters make.
 SUPER_RESOLUTION = {
     "base": {"rcan": RCANStage.Options()},
@@ -85,6 +97,7 @@ SUPER_RESOLUTION = {
 SYSTEMS = {
     "diffusion": System((VAEStage, UNetStage, DecoderStage), LatentDiffusion, DIFFUSION),
     "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),
+    "lggan": System((LGGANStage,), LGGANPainter, LGGAN),
     "judge": System((SegformerStage,), None, JUDGE),  # of the score's mask accuracy
     "sr": System((RCANStage,), None, SUPER_RESOLUTION),  # enlarges what any painter paints
 }

@@ -19,7 +19,7 @@ from tests.test_commands import ROOT, one_sentence, run, wait_for
 STEPS = 12
 
 
-@pytest.fixture(scope="module", params=["ecgan"])
+@pytest.fixture(scope="module", params=["ecgan", "lggan"])
 def system(request) -> str:
     """The name of a system, and of its only stage and network."""
     return request.param

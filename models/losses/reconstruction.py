@@ -1,4 +1,4 @@
-"""Losses of a variational autoencoder (Kingma & Welling 2014)."""
+"""How far pictures are from those they are to be, and the losses of a variational autoencoder (Kingma & Welling 2014)."""
 
 import jittor as jt
 
@@ -19,3 +19,9 @@ def tone(error: jt.Var, cell: int) -> jt.Var:
 def kl_divergence(mean: jt.Var, std: jt.Var, logvar: jt.Var) -> jt.Var:
     """KL(N(mean, std²) ‖ N(0, 1)), a mean over latents [B, 4, h, w], with logvar = log std² (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean.sqr() + std.sqr() - 1 - logvar).mean()
+
+
+def total_variation(picture: jt.Var) -> jt.Var:
+    """Mean squared difference of neighbours in pictures [B, C, H, W], of those beside and those above each other, added up: grain costs."""
+    across, down = picture[..., 1:] - picture[..., :-1], picture[:, :, 1:] - picture[:, :, :-1]
+    return across.sqr().mean() + down.sqr().mean()

@@ -1,6 +1,7 @@
 """Peak memory of training and painting, by preset, batch and option.
 
     python tests/benchmarks/memory.py --preset small --batch_size 8
+    python tests/benchmarks/memory.py --system lggan --preset base --width 256 --height 192 --batch_size 2
 
 Processes of their own do what MainTrain.py and MainTest.py do, on drawn pictures and with random weights. Printed is the most memory that
 they had beyond what Python and Jittor take: the resident set, kernels and libraries included, so on the CPU only.
@@ -41,24 +42,24 @@ from models.networks.conditioner import Conditioner
 from models.networks.pretrained import save_network
 from models.networks.recompute import recomputation
 from models.networks.unet_2d_condition import UNet2DConditionModel
-from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.painters.latent_diffusion import LatentDiffusion
 from models.systems import SYSTEMS
 from models.training.options import StageOptions
-from models.training.progress import VALIDATION_BATCH, validate
+from models.training.progress import VALIDATION_BATCH, export, validate
+from models.training.run import Run
 from utils.checkpoint import module_arrays
 
-SYSTEM = SYSTEMS["diffusion"]
-STAGES = [stage.name for stage in SYSTEM.stages]
+PAINTING = {name: system for name, system in SYSTEMS.items() if system.painter}
 
 
 def chosen_options(args: argparse.Namespace) -> dict[str, StageOptions]:
     """The preset's options by stage, with the size and the batch that are asked for; the autoencoder and its decoder see whole pictures."""
     options = {
         name: replace(preset, width=args.width, height=args.height, batch_size=args.batch_size)
-        for name, preset in SYSTEM.presets[args.preset].items()
+        for name, preset in SYSTEMS[args.system].presets[args.preset].items()
     }
-    whole = {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in ("vae", "decoder")}
-    return options | whole
+    cropping = [name for name in options if hasattr(options[name], "crop_width")]
+    return options | {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in cropping}
 
 
 def peak_memory() -> int:
@@ -97,16 +98,16 @@ def tensors(action: Callable[[], object]) -> float:
     return found
 
 
-def training(name: str, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
-    """Memory of stage `name`, and seconds of a step. Leaves the gradients in `folder`."""
+def training(stage_class: type, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
+    """Memory of a stage, and seconds of a step. Leaves the gradients in `folder`."""
     pairs = check_training_pairs(folder / "data")
-    if name != "vae":  # all others begin with an autoencoder that is trained
+    if stage_class.builds_on:  # then it begins with an autoencoder that is trained
         vae = AutoencoderKL(options["vae"].network)
         save_network(vae, module_arrays(vae), folder / "vae")
         del vae
         jt.gc()
     meter = Meter()
-    stage = SYSTEM.stage(name)(options[name], folder)
+    stage = stage_class(options[stage_class.name], folder)
     meter.rest()
     sets = []
     meter.peak("encoding", lambda: sets.extend(stage.datasets(pairs, pairs[:VALIDATION_BATCH])))
@@ -129,38 +130,50 @@ def training(name: str, options: dict[str, StageOptions], recompute: bool, folde
     return meter.found | {"seconds": seconds}
 
 
-def painting(options: dict[str, StageOptions], batch_size: int, tile: int, folder: Path) -> dict[str, float]:
-    own = options["unet"]
-    pairs = check_training_pairs(folder / "data")[:batch_size]
+def painting(args: argparse.Namespace, options: dict[str, StageOptions], folder: Path) -> dict[str, float]:
+    pairs = check_training_pairs(folder / "data")[: args.batch_size]
     masks, photos = (
-        np.stack([read(path, own.size) for path in paths])
+        np.stack([read(path, (args.width, args.height)) for path in paths])
         for read, paths in ((read_mask, [pair.mask for pair in pairs]), (read_image, [pair.image for pair in pairs]))
     )
+    system = SYSTEMS[args.system]
+    if system.painter is not LatentDiffusion:  # it paints with what its only stage exports
+        export(system.stages[0](options[system.stages[0].name], folder), folder, 0)
+        jt.gc()
     meter = Meter()
-    vae = AutoencoderKL(options["vae"].network)
-    vae.config.scaling_factor = 1.0
-    painter = LatentDiffusion(own, vae, UNet2DConditionModel(own.network(vae.config)), Conditioner(own.conditioner(vae.config)))
+    if system.painter is LatentDiffusion:
+        own, chosen = options["unet"], {"steps": 2, "tile": args.tile}
+        vae = AutoencoderKL(options["vae"].network)
+        vae.config.scaling_factor = 1.0
+        painter = LatentDiffusion(own, vae, UNet2DConditionModel(own.network(vae.config)), Conditioner(own.conditioner(vae.config)))
+    else:
+        painter, chosen = system.painter.load(Run(folder, args.system, args.preset, options), folder), {}
     meter.rest()
-    meter.peak("painting", lambda: painter.paint(masks, photos, list(range(batch_size)), PaintingOptions(steps=2, tile=tile)))
+    meter.peak("painting", lambda: painter.paint(masks, photos, list(range(len(pairs))), painter.Options(**chosen)))
     return meter.found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=SYSTEM.presets, default="small")
+    parser.add_argument("--system", choices=PAINTING, default="diffusion")
+    parser.add_argument("--preset", choices=SYSTEMS["diffusion"].presets, default="small")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--measure", nargs="+", choices=(*STAGES, "painting"), default=[*STAGES, "painting"])
+    parser.add_argument("--measure", nargs="+", help="stages, and painting (all)")
     parser.add_argument("--recompute_only", action="store_true", help="leave out the plain steps, where there is no memory for them")
     parser.add_argument("--tile", type=int, default=0, help="paint with this --tile")
     parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     options = chosen_options(args)
+    measured_ones = args.measure or [*options, "painting"]
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
         jt.set_global_seed(0)
-        found = painting(options, args.batch_size, args.tile, folder) if what == "painting" else training(what, options, recompute, folder)
+        if what == "painting":
+            found = painting(args, options, folder)
+        else:
+            found = training(SYSTEMS[args.system].stage(what), options, recompute, folder)
         print(json.dumps(found))
         return
 
@@ -175,7 +188,7 @@ def main() -> None:
         print(f"{args.preset}, {args.width}x{args.height}, batches of {args.batch_size}")
         print("| | at rest | step | recomputing | tensors | ratio | gradients differ by | encoding | validating |")
         print("|---|---|---|---|---|---|---|---|---|")
-        for stage in (name for name in args.measure if name != "painting"):
+        for stage in (name for name in measured_ones if name != "painting"):
             recomputed = measured(stage, True)
             plain = None if args.recompute_only else measured(stage, False)
             cells = [stage, f"{recomputed['rest']:.2f} GB"]
@@ -188,7 +201,7 @@ def main() -> None:
                 cells += [f"{recomputed['tensors']:.2f} GB", "", ""]
             cells += [f"{recomputed['encoding']:.2f} GB" if stage == "unet" else "", f"{recomputed['validating']:.2f} GB"]
             print(f"| {' | '.join(cells)} |", flush=True)
-        if "painting" in args.measure:
+        if "painting" in measured_ones:
             found = measured("painting", False)
             print(f"Painting: {found['rest']:.2f} GB at rest, {found['painting']:.2f} GB at the peak")
 

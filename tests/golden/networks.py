@@ -129,3 +129,15 @@ def gan_inputs() -> dict[str, np.ndarray]:
     mask = np.random.RandomState(3).choice([0, 3, 7, 11], (2, 8, 12)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     pictures = {name: np.tanh(normal(name, 2, 3, 32, 48)) for name in ("image", "edge")}
     return {"mask": mask, "reference": np.tanh(normal("reference", 2, 3, 16, 16)), "z": normal("z", 2, 5), **pictures}
+
+
+LGGAN = {"channels": 8, "blocks": 2}
+
+
+def lggan_inputs() -> dict[str, np.ndarray]:
+    """mask: uint8 [2, 64, 96], six classes in small patches; image: float32 [2, 3, 64, 96].
+
+    Instance norm divides by the little that differs in a large patch of one class, and multiplies the rounding of float32 by that.
+    """
+    mask = np.uint8(np.abs(normal("patches", 2, 16, 24) * 3)) % 6 * 5
+    return {"mask": mask.repeat(4, 1).repeat(4, 2), "image": np.tanh(normal("photo", 2, 3, 8, 12)).repeat(8, 2).repeat(8, 3)}

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from models.ops.attention import FusedAttention, attention_reference, kernels
+from models.ops.class_conv import FusedClassConv, class_conv_reference
 from models.ops.depthwise_conv import FusedDepthwiseConv, depthwise_conv_reference
 from models.ops.group_norm import FusedGroupNorm, group_norm_reference
 from models.ops.kernels import DEVICE, cuda_header
+from models.ops.reassembly import FusedReassembly, reassemble_reference
 from utils.cuda_toolkit import find_nvcc
 
 ON_CPU = Path(__file__).with_name("cuda_on_cpu.h").read_text()
@@ -91,6 +93,21 @@ def test_depthwise_conv(size, stride, padding):
     compare(FusedDepthwiseConv(stride, padding), reference, [x, taps, bias], "float32", cast=3)
 
 
+def test_reassembly():
+    x, kernels = drawn(2, 3, 4, 5), drawn(2, 25, 8, 10, seed=2)
+    compare(FusedReassembly.apply, reassemble_reference, [x, kernels], "float32", cast=2)
+
+
+def test_class_conv():
+    mask = jt.array(np.random.default_rng(0).integers(0, 6, (2, 9, 12), np.uint8))  # of which 5 is no class
+    x, weights = drawn(2, 9, 12, 8), drawn(5, 7, 7, 3, 8, seed=2)
+
+    def reference(x, weights):
+        return class_conv_reference(x.permute(0, 3, 1, 2), mask, weights.permute(0, 3, 4, 1, 2))
+
+    compare(lambda x, weights: FusedClassConv.apply(x, mask, weights), reference, [x, weights], "float32", cast=2)
+
+
 SOURCES = {
     "attention_float32": (
         kernels("float32", 160),
@@ -104,6 +121,11 @@ SOURCES = {
     "depthwise_conv": (
         cuda_header("depthwise_conv.cuh", "float32", SIZE=5),
         ("depthwise_conv<false>", "depthwise_conv<true>", "depthwise_conv_sums<SIZE>", "sum_slices"),
+    ),
+    "reassembly": (cuda_header("reassembly.cuh", "float32"), ("reassemble", "reassemble_to_features", "reassemble_to_kernels")),
+    "class_conv": (
+        cuda_header("class_conv.cuh", "float32", SIZE=7, OUTPUTS=3, CHANNELS=64),
+        tuple(f"class_conv{name}<SIZE, OUTPUTS, CHANNELS>" for name in ("", "_to_features", "_to_weights")),
     ),
 }
 
