@@ -1,7 +1,8 @@
 """The variational autoencoder (Kingma & Welling 2014) of latent diffusion (Rombach et al. 2022). Names as diffusers' AutoencoderKL."""
 
+import math
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import jittor as jt
 import numpy as np
@@ -11,7 +12,6 @@ from models.networks.attention import SpatialAttention
 from models.networks.layers import Conv2d, GroupNorm
 from models.networks.recompute import recomputed
 from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
-from models.networks.tiles import in_tiles
 
 EPS = 1e-6  # of every group norm in the autoencoder
 LOGVAR_RANGE = (-30.0, 20.0)  # the clamp that published weights were trained with
@@ -155,7 +155,22 @@ class AutoencoderKL(nn.Module):
     def decode_in_tiles(self, z: jt.Var, tile: int) -> np.ndarray:
         """Scaled latents [B, 4, H/f, W/f] → pictures [B, 3, H, W], about those of `decode`, in the memory that one tile takes.
 
-        Tiles have `tile` latent cells a side and fade into each other. Group norms see one tile alone and know nothing of the rest: the
-        smaller the tiles, the more their tones drift apart.
+        Tiles have `tile` latent cells a side, or as many as there are, overlap by a quarter and more, and fade into each other linearly.
+        Group norms see one tile alone and know nothing of the rest: the smaller the tiles, the more their tones drift apart.
         """
-        return in_tiles(self.decode, z, tile, self.config.downscale)
+        f, (height, width) = self.config.downscale, (min(tile, cells) for cells in z.shape[2:])
+        ramps = [np.minimum(np.arange(n), np.arange(n)[::-1]) + 1 for n in (height * f, width * f)]  # two of them add up to a constant
+        weight = np.outer(*ramps).astype(np.float32)
+        picture = np.zeros((z.shape[0], self.config.out_channels, z.shape[2] * f, z.shape[3] * f), np.float32)
+        total = np.zeros_like(picture[0, 0])
+        for top, left in product(tile_starts(z.shape[2], height), tile_starts(z.shape[3], width)):
+            here = (..., slice(top * f, (top + height) * f), slice(left * f, (left + width) * f))
+            picture[here] += weight * self.decode(z[:, :, top : top + height, left : left + width]).numpy()
+            total[here] += weight
+        return picture / total
+
+
+def tile_starts(cells: int, tile: int) -> list[int]:
+    """Where the fewest tiles begin that cover `cells` and overlap by a quarter, spread evenly."""
+    count = 1 + math.ceil((cells - tile) / (tile * 3 / 4))
+    return [round(start) for start in np.linspace(0, cells - tile, count)]

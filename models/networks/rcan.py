@@ -3,7 +3,9 @@ channel attention networks"). Names of weights are those of the authors' files, 
 group.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import jittor as jt
 import numpy as np
@@ -11,7 +13,6 @@ from jittor import nn
 
 from models.networks.layers import Conv2d, autocast, freeze
 from models.networks.recompute import recomputed
-from models.networks.tiles import in_tiles
 
 MEAN = np.array([0.4488, 0.4371, 0.4040], np.float32) * 255  # red, green and blue of DIV2K, on which published weights were trained
 SCALE = 2
@@ -46,11 +47,14 @@ class CALayer(nn.Module):
         self.conv_du = nn.Sequential(Conv2d(channels, narrow, 1), nn.ReLU(), Conv2d(narrow, channels, 1), nn.Sigmoid())
 
     def execute(self, x: jt.Var) -> jt.Var:
-        # Sums and the sigmoid in float32, and sums by rows first: added up one by one, the values of a large map would be lost to rounding.
-        means = x.float32().mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)  # [B, C, 1, 1]
+        # by rows first: added up one by one in float32, the values of a large map would be lost to rounding
+        means = x.float32().mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
+        return x * self.factors(means).cast(x.dtype)
+
+    def factors(self, means: jt.Var) -> jt.Var:
+        """Means [B, C, 1, 1] → factors [B, C, 1, 1], both float32."""
         with autocast("float32"):
-            factors = self.conv_du(means)
-        return x * factors.cast(x.dtype)
+            return self.conv_du(means)
 
 
 class RCAB(nn.Module):
@@ -111,20 +115,63 @@ class RCAN(nn.Module):
         return self._config
 
     def execute(self, x: jt.Var) -> jt.Var:
+        x = self.features(x)
+        return self.picture(self.body(x) + x)
+
+    def features(self, x: jt.Var) -> jt.Var:
+        """Pictures [B, 3, H, W] → features [B, C, H, W]."""
         with autocast("float32"):
-            x = self.head(self.sub_mean(x))  # [B, C, H, W]
-        x = self.body(x) + x
+            return self.head(self.sub_mean(x))
+
+    def picture(self, x: jt.Var) -> jt.Var:
+        """Features [B, C, H, W] → pictures [B, 3, 2H, 2W]."""
         with autocast("float32"):
             return self.add_mean(self.tail(x))
 
 
 def double(network: RCAN, picture: np.ndarray, tile: int = 0) -> np.ndarray:
-    """A picture uint8 [H, W, 3] at twice its size, uint8 [2H, 2W, 3]; in tiles of so many of its pixels a side, or at once.
-
-    The channel attention of a tile sees the means of that tile, not of the picture, so that results differ a little from those at once.
-    """
+    """A picture uint8 [H, W, 3] at twice its size, uint8 [2H, 2W, 3]; in tiles of so many of its pixels a side, or at once."""
     continued = np.pad(picture, ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), mode="symmetric")
-    x, cut = jt.array(np.float32(continued.transpose(2, 0, 1)[None])), slice(SCALE * BORDER, -SCALE * BORDER)
+    x, cut = np.float32(continued.transpose(2, 0, 1)[None]), slice(SCALE * BORDER, -SCALE * BORDER)
     with jt.no_grad():
-        large = in_tiles(network, x, tile + 2 * BORDER, SCALE, margin=tile // 16) if tile else network(x).numpy()
+        large = double_in_tiles(network, x, tile) if tile else network(jt.array(x)).numpy()
     return np.uint8(np.rint(np.clip(large[0, :, cut, cut].transpose(1, 2, 0), 0, 255)))
+
+
+def double_in_tiles(network: RCAN, x: np.ndarray, tile: int) -> np.ndarray:
+    """network(x), float32 [B, 3, 2H, 2W], up to rounding, in the device's memory of one tile.
+
+    Channel attention goes by the means of a whole picture: tiles that went by their own would differ in contrast, with seams between them.
+    So the tiles are put together after every block, in the host's memory, which holds a few maps [B, C, H, W].
+    """
+    *groups, last = network.body
+    x = in_tiles(network.features, x, tile, sees=1)
+    y = x
+    for group in groups:
+        *blocks, closing = group.body
+        z = y
+        for block in blocks:
+            *convolutions, attention = block.body
+            residual = in_tiles(nn.Sequential(*convolutions), z, tile, sees=2)
+            means = residual.mean(axis=(2, 3), keepdims=True, dtype=np.float64)
+            z = z + residual * attention.factors(jt.array(np.float32(means))).numpy()
+        y = y + in_tiles(closing, z, tile, sees=1)
+    x = x + in_tiles(last, y, tile, sees=1)
+    return in_tiles(network.picture, x, tile, sees=2, scale=SCALE)
+
+
+def in_tiles(compute: Callable[[jt.Var], jt.Var], x: np.ndarray, tile: int, sees: int, scale: int = 1) -> np.ndarray:
+    """compute(x), float32 [B, C', H·scale, W·scale], of a map [B, C, H, W], where a place of the result depends on `sees` cells around it.
+
+    Each tile is computed with so many cells more on each side, which are then cut off.
+    """
+    rows, columns = x.shape[2:]
+    result = None
+    for top, left in product(range(0, rows, tile), range(0, columns, tile)):
+        above, before = min(sees, top), min(sees, left)
+        part = x[:, :, top - above : top + tile + sees, left - before : left + tile + sees]
+        part = compute(jt.array(part)).float32().numpy()[:, :, above * scale :, before * scale :][:, :, : tile * scale, : tile * scale]
+        if result is None:
+            result = np.empty((*part.shape[:2], rows * scale, columns * scale), np.float32)
+        result[:, :, top * scale : (top + tile) * scale, left * scale : (left + tile) * scale] = part
+    return result

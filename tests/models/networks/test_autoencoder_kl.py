@@ -6,8 +6,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.tiles import tile_starts
+from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
 from models.systems import SYSTEMS
 from tests.golden.networks import VAE, gradient_summary, normal, vae_inputs, weights
 from utils.checkpoint import load_strict

@@ -7,11 +7,10 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.networks.layers import autocast, zeros_
+from models.networks.layers import Conv2d, autocast
 from models.networks.pretrained import initialise
-from models.networks.rcan import RCAN, RCANConfig, double
+from models.networks.rcan import RCAN, RCANConfig, double, double_in_tiles
 from models.networks.recompute import recomputation
-from models.networks.tiles import in_tiles
 from models.stages.rcan import start_as_interpolation
 from models.training.learner import kept
 from tests.golden import networks
@@ -84,14 +83,6 @@ def picture(height, width):
     return np.uint8((128 + 70 * np.stack(waves, -1) + 8 * normal("grain", height, width, 3)).clip(0, 255))
 
 
-def without_attention(network):
-    """With channel attention that is one half everywhere: then a pixel's result depends on the 18 around it alone."""
-    for name, module in network.named_modules():
-        if name.endswith("conv_du.2"):
-            zeros_(module)
-    return network
-
-
 def levels(a, b):
     return np.abs(a.astype(int) - b)
 
@@ -112,33 +103,28 @@ def test_mixed_precision_gives_the_same_picture(near, dtype):
     assert 0 < difference.max() <= 2 and difference.mean() < 0.2
 
 
-def test_tiles_have_no_seams(near):
-    network, whole = near, picture(90, 140)
-    at_once, tiled = double(network, whole), double(network, whole, tile=64)
-    difference = levels(at_once, tiled)
-    assert 0 < difference.max() <= 2 and difference.mean() < 0.2  # the attention sees other means in each tile
-    assert levels(at_once, whole.repeat(2, 0).repeat(2, 1)).mean() > 1.5  # and the network does something
-
-
-def test_a_picture_as_large_as_the_tile_is_taken_at_once(near, monkeypatch):
-    seen, execute = [], RCAN.execute
-    monkeypatch.setattr(RCAN, "execute", lambda self, x: seen.append(1) or execute(self, x))
-    whole = picture(24, 40)
-    assert np.array_equal(double(near, whole), double(near, whole, tile=40)) and len(seen) == 2
-    double(near, whole, tile=39)
-    assert len(seen) == 2 + 2
-
-
-def test_in_tiles_nothing_is_seen_of_their_borders(network):
-    """Where the result depends on the surroundings alone, and these reach no further than the margin, tiles give what the whole gives."""
-    network = without_attention(network)
-    x = jt.array(np.float32(picture(64, 220).transpose(2, 0, 1)[None]))
+@pytest.mark.parametrize("height, width, tile", [(45, 70, 20), (45, 70, 64), (16, 16, 16)])
+def test_tiles_give_what_the_whole_gives(network, height, width, tile):
+    x = np.float32(picture(height, width).transpose(2, 0, 1)[None])
     with jt.no_grad():
-        at_once, tiled = network(x).numpy(), in_tiles(network, x, 160, 2, margin=19)
-        seen = in_tiles(network, x, 160, 2)
-    scale = at_once.std()
-    assert np.abs(at_once - tiled).max() < 1e-5 * scale
-    assert np.abs(at_once - seen).max() > 1e-2 * scale  # without a margin it shows
+        at_once, tiled = network(jt.array(x)).numpy(), double_in_tiles(network, x, tile)
+    assert np.abs(at_once - tiled).max() < 1e-5 * np.abs(at_once).max()
+
+
+def test_a_picture_in_tiles_is_the_picture(near):
+    whole = picture(90, 140)
+    at_once, tiled = double(near, whole), double(near, whole, tile=64)
+    assert levels(at_once, tiled).max() <= 1  # where rounding falls on the other side
+    assert levels(at_once, whole.repeat(2, 0).repeat(2, 1)).mean() > 1.5  # and the network does something
+    with autocast("bfloat16"):
+        assert levels(double(near, whole), double(near, whole, tile=64)).max() <= 1
+
+
+def test_no_tile_is_larger_than_it_is_to_be(near, monkeypatch):
+    shapes, execute = set(), Conv2d.execute
+    monkeypatch.setattr(Conv2d, "execute", lambda self, x: shapes.add(max(x.shape[2:])) or execute(self, x))
+    double(near, picture(90, 140), tile=32)
+    assert max(shapes) == 2 * (32 + 2 * 2)  # of the doubled picture, with what a tile sees around it
 
 
 def test_the_border_is_continued_and_sizes_may_be_odd(network):
