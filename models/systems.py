@@ -67,7 +67,7 @@ ECGAN = {
     "tiny": {
         "ecgan": ECGANStage.Options(
             **TINY | {"width": 128, "height": 96}, channels=(64, 64, 48, 32, 16), hidden=24, style=32, style_channels=(16, 32, 64),
-            style_size=64, discriminator_channels=16, steps=450, batch_size=2, lr=2e-3, l1_weight=50.0, feature_weight=2.0, kl_weight=0.01,
+            style_size=64, discriminator_channels=16, steps=400, batch_size=2, lr=2e-3, l1_weight=50.0, feature_weight=2.0, kl_weight=0.01,
             projected_weight=1.0,
         ),
     },
