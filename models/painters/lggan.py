@@ -25,7 +25,7 @@ class PaintingOptions:
 class LGGANPainter:
     Options = PaintingOptions
     marker = "lggan"  # a run can be painted with once it has this network
-    color_match = "histogram"  # unless another is asked for
+    color_match = "lab"  # unless another is asked for
 
     options: StageOptions  # of stage lggan
     lggan: LGGAN
