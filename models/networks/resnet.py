@@ -65,15 +65,14 @@ class Upsample2D(nn.Module):
         return jt.stack(rows, dim=3).reshape(b, c, 2 * h, 2 * w)
 
 
-# Sums of three taps in a row that meet the same pixel: for the first of two doubled pixels, then for the second
-HALVES = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]], np.float32)
+# Sums of three taps in a row that meet the same pixel, for each of two doubled pixels: [pixel, tap of two, tap of three]
+HALVES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+QUARTERS = np.einsum("rki,slj->rsklij", HALVES, HALVES).reshape(16, 9)  # the same down and across
 
 
 def quarters(weight: jt.Var) -> jt.Var:
     """[C_out, C_in, 3, 3] → [4·C_out, C_in, 2, 2]: what to convolve with for the upper left, upper right, lower left and lower right
     pixel of every doubled one."""
     c_out, c_in = weight.shape[:2]
-    halves = jt.array(HALVES)
-    columns = nn.matmul_transpose(weight.reshape(-1, 3), halves).reshape(c_out, c_in, 3, 4).transpose(0, 1, 3, 2)  # [.., 4 of columns, 3]
-    both = nn.matmul_transpose(columns.reshape(-1, 3), halves).reshape(c_out, c_in, 2, 2, 2, 2)  # [.., side, tap, lower, tap]
-    return both.transpose(4, 2, 0, 1, 5, 3).reshape(4 * c_out, c_in, 2, 2)
+    sums = nn.matmul_transpose(weight.reshape(-1, 9), jt.array(QUARTERS)).reshape(c_out, c_in, 4, 2, 2)
+    return sums.transpose(2, 0, 1, 3, 4).reshape(4 * c_out, c_in, 2, 2)

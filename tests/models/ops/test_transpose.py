@@ -47,8 +47,8 @@ def judge():
 @pytest.mark.parametrize("network", [main_system, autoencoder, judge])
 def test_nothing_is_transposed_by_the_host(network, monkeypatch):
     """The graph of a training step, which is not run; the attention is the one that a GPU without tensor cores gets."""
-    for module in ("attention", "transpose"):
-        monkeypatch.setattr(f"models.ops.{module}.on_cuda", lambda: True)
+    for module in ("ops.attention", "ops.transpose", "ops.one_hot", "networks.conditioner"):
+        monkeypatch.setattr(f"models.{module}.on_cuda", lambda: True)
     y, parameters = network()
     gradients = jt.grad(y.sum(), parameters)
     operators = {node.split(",")[1].split("->")[0] for node in jt.dump_all_graphs().nodes_info if node.startswith("Op")}
