@@ -75,7 +75,7 @@ class PaintedCrops(PhotoCrops):
 
 class DecoderStage:
     name = "decoder"
-    builds_on = ("vae", "unet")
+    builds_on = ("vae",)  # and not "unet", though that paints latents for it: when it trains on, this decoder stays of use
     networks = ("decoder",)
     columns = ("photo", "before", "after", "before, noisy latents", "after, noisy latents")
     Options = DecoderOptions
