@@ -46,7 +46,10 @@ DIFFUSION = {
             **TINY, channels=(64, 128, 192), layers=1, attention=(0, 0, 1), heads=4, norm_groups=4, cross_attention_dim=128,
             mask_channels=(16, 32, 64), steps=200, batch_size=8, lr=1e-3,
         ),
-        "decoder": DecoderStage.Options(**TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, adversarial_weight=0.01),
+        "decoder": DecoderStage.Options(
+            **TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, perceptual_weight=0.25, adversarial_weight=0.01,
+            painted=64,
+        ),
     },
 }  # fmt: skip
 

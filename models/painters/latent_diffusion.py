@@ -56,8 +56,13 @@ class LatentDiffusion:
         vae = load_network(AutoencoderKL, AutoencoderKLConfig, decoder_folder(run.folder))
         if vae.config.scaling_factor is None:
             raise UserError(f"{run.folder / 'vae'} has been trained anew, and the UNet not yet: go on with MainTrain.py")
+        return cls.of(run.options["unet"], vae, weights)
+
+    @classmethod
+    def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path) -> "LatentDiffusion":
+        """With the UNet and the conditioner of a folder. Raises UserError where they are missing or damaged."""
         classes = {"unet": (UNet2DConditionModel, UNet2DConditionConfig), "conditioner": (Conditioner, ConditionerConfig)}
-        return cls(run.options["unet"], vae, **load_networks(classes, weights))
+        return cls(options, vae, **load_networks(classes, weights))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,37 +74,45 @@ class LatentDiffusion:
 
         masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative.
         """
-        schedule = self.options.schedule
-        timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
         with jt.no_grad():
             # One photo at a time, here and below: full-size feature maps of a whole batch would take more memory than sampling.
             latents = np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(references)])
             colors = np.stack([color_statistics(photo) for photo in references])
-            told = {
-                "mask": {"mask": masks},
-                "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
-            }
-            guided = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
-            plain = guidance_branches(dict.fromkeys(told, 1.0))
-            given = [(branches, self.conditioner(side_by_side([kept(told, b.kept) for b in branches]))) for branches in (plain, guided)]
-
-            def model(x: jt.Var, t: int) -> jt.Var:
-                level = (t + 1) / schedule.num_train_timesteps
-                branches, conditions = given[options.guidance_low < level <= options.guidance_high]
-                timestep = np.full(len(branches) * len(masks), t)
-                inputs = jt.concat([x] * len(branches))
-                outputs = denoise(self.unet, inputs, timestep, conditions, schedule, self.options.prediction_type)
-                return guide(branches, outputs, options.guidance_rescale)
-
-            noise = seeded_noise(seeds, latents.shape[1:])
-            first = noise(0)
-            x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
-            denoiser = Denoiser(model, schedule, self.options.prediction_type)
-            for x in SAMPLERS[options.sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
-                x.sync()
+            x = self.sample(masks, latents, colors, seeds, options)
             if not np.isfinite(x.numpy()).all():
                 raise UserError("Sampling has left the range of numbers: take smaller scales of guidance (--guidance, --ref_guidance)")
             return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
+
+    def sample(self, masks: np.ndarray, latents: np.ndarray, colors: np.ndarray, seeds: list[int], options: PaintingOptions) -> jt.Var:
+        """Latents [B, 4, h, w] of pictures, each by its own mask, reference and seed.
+
+        masks: as in `paint`; a reference is told by its scaled latents [B, 4, h, w] and the statistics of its colours [B, 54].
+        """
+        schedule = self.options.schedule
+        timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
+        told = {
+            "mask": {"mask": masks},
+            "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
+        }
+        guided = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
+        plain = guidance_branches(dict.fromkeys(told, 1.0))
+        given = [(branches, self.conditioner(side_by_side([kept(told, b.kept) for b in branches]))) for branches in (plain, guided)]
+
+        def model(x: jt.Var, t: int) -> jt.Var:
+            level = (t + 1) / schedule.num_train_timesteps
+            branches, conditions = given[options.guidance_low < level <= options.guidance_high]
+            timestep = np.full(len(branches) * len(masks), t)
+            inputs = jt.concat([x] * len(branches))
+            outputs = denoise(self.unet, inputs, timestep, conditions, schedule, self.options.prediction_type)
+            return guide(branches, outputs, options.guidance_rescale)
+
+        noise = seeded_noise(seeds, latents.shape[1:])
+        first = noise(0)
+        x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
+        denoiser = Denoiser(model, schedule, self.options.prediction_type)
+        for x in SAMPLERS[options.sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
+            x.sync()
+        return x
 
     def decode(self, latent: jt.Var, tile: int) -> np.ndarray:
         """One picture [1, 3, H, W], nominally −1..1."""

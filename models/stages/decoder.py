@@ -1,7 +1,8 @@
 """Stage `decoder`: the autoencoder's decoder once more, for texture, and for latents as the UNet makes them; the encoder stays as it is.
 
 A mean absolute error alone paints blur. Here features of a network that has seen many pictures are compared as well, and a discriminator
-judges them. Noise on the latents makes the decoder forgive what the UNet does not get right. What stands on the latents, stays valid.
+judges them. Half of the latents are those that the UNet has painted, so that the decoder learns to see through the UNet's faults; on the
+others is noise. What stands on the latents, stays valid.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from datasets.landscape import read_image
+from datasets.loader import spread
 from datasets.pairs import Pair
-from datasets.transforms import to_image
+from datasets.transforms import to_array, to_image
 from models.losses.adversarial import discriminator_hinge, generator_hinge
 from models.losses.perceptual import LITE_CHANNELS, feature_distance, lite_maps, load_backbone
 from models.losses.reconstruction import l1, tone
@@ -21,6 +24,7 @@ from models.networks.discriminators import ProjectedDiscriminator
 from models.networks.layers import freeze
 from models.networks.pretrained import load_network
 from models.stages.latents import bring_to_scale
+from models.stages.painted_latents import painted_latents
 from models.stages.vae import PhotoCrops, crop_faults
 from models.training.learner import Learner, Recipe
 from models.training.options import StageOptions
@@ -36,17 +40,42 @@ class DecoderOptions(StageOptions):
     weight_decay: float = option(0.0, "of AdamW", least=0)
     crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
-    perceptual_weight: float = option(0.25, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
-    adversarial_weight: float = option(0.05, "of the discriminator's verdict, in the end", least=0)
+    perceptual_weight: float = option(0.5, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
+    adversarial_weight: float = option(0.1, "of the discriminator's verdict, in the end", least=0)
     latent_noise: float = option(0.35, "noise on the latents, of up to this standard deviation", least=0)
+    painted: int = option(1000, "photos whose latents the UNet paints, which half of the crops are of; 0: none", least=0, fixed=True)
 
     def faults(self, others: dict[str, StageOptions]) -> list[str]:
         return crop_faults(self, "decoder", others["vae"].network.downscale)
 
 
+class PaintedCrops(PhotoCrops):
+    """PhotoCrops, of which half have latents that the UNet has painted: of some of the photos, an even spread."""
+
+    def __init__(self, pairs: list[Pair], options: DecoderOptions, folder: Path, vae: AutoencoderKL):
+        super().__init__(pairs, options, vae.config.latent_channels, vae.config.downscale, whole=False)
+        self.painted = [pairs[i] for i in spread(len(pairs), options.painted)]
+        self.latents = painted_latents(folder, vae, self.painted, options.size)
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As of PhotoCrops, and painted: 1, with the latents float32 [4, h/f, w/f] of the crop, or 0."""
+        if rng.random() < 0.5:
+            example = super().example(index, rng)
+            return example | {"painted": np.array(0.0, np.float32), "latent": np.zeros_like(example["noise"])}
+        which, f = int(rng.integers(len(self.painted))), self.downscale
+        photo, latent = to_array(read_image(self.painted[which].image, self.options.size)), self.latents[which].astype(np.float32)
+        h, w = self.options.crop_height // f, self.options.crop_width // f
+        top, left = int(rng.integers(latent.shape[1] - h + 1)), int(rng.integers(latent.shape[2] - w + 1))
+        latent = np.ascontiguousarray(latent[:, top : top + h, left : left + w])
+        image = np.ascontiguousarray(photo[:, f * top : f * (top + h), f * left : f * (left + w)])
+        return {
+            "image": image, "noise": np.zeros_like(latent), "level": np.array(0.0), "painted": np.array(1.0, np.float32), "latent": latent,
+        }  # fmt: skip
+
+
 class DecoderStage:
     name = "decoder"
-    builds_on = ("vae",)
+    builds_on = ("vae",)  # and not "unet", though that paints latents for it: when it trains on, this decoder stays of use
     networks = ("decoder",)
     columns = ("photo", "before", "after", "before, noisy latents", "after, noisy latents")
     Options = DecoderOptions
@@ -72,7 +101,10 @@ class DecoderStage:
             self.vae.config.scaling_factor = self.before.config.scaling_factor
             self.learners["decoder"].restart_average("decoder")
         channels, downscale = self.vae.config.latent_channels, self.vae.config.downscale
-        return tuple(PhotoCrops(pairs, self.options, channels, downscale, whole) for pairs, whole in ((train, False), (validation, True)))
+        validation_set = PhotoCrops(validation, self.options, channels, downscale, whole=True)
+        if not self.options.painted:
+            return PhotoCrops(train, self.options, channels, downscale, whole=False), validation_set
+        return PaintedCrops(train, self.options, self.folder, self.before), validation_set
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         """The decoder's step, then the discriminator's on what the decoder has just made."""
@@ -109,11 +141,16 @@ class DecoderStage:
         return lite_maps(self.backbone, picture)
 
     def noisy_latents(self, image: jt.Var, batch: dict[str, np.ndarray]) -> jt.Var:
-        """Scaled latents of pictures [B, 3, H, W], with noise of a standard deviation that differs from picture to picture."""
+        """Scaled latents of pictures [B, 3, H, W]: those that the UNet has painted, or their own with noise of a standard deviation that
+        differs from picture to picture."""
         with jt.no_grad():
             mean, _ = self.before.encode(image)
         level = self.options.latent_noise * batch["level"].astype(np.float32).reshape(-1, 1, 1, 1)
-        return (mean + jt.array(level * batch["noise"])).stop_grad()
+        latents = mean + jt.array(level * batch["noise"])
+        if "painted" in batch:
+            painted = jt.array(batch["painted"].reshape(-1, 1, 1, 1))
+            latents = latents * (1 - painted) + jt.array(batch["latent"]) * painted
+        return latents.stop_grad()
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Of whole photos, decoded from their own latents: mean absolute error, PSNR in dB, and the distance in features."""

@@ -25,6 +25,8 @@ def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pa
     trained = {network for stage in system.stages for network in stage.networks if (run.folder / network).is_dir()}
     if parallel.MAIN:
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        shutil.copy(run.folder / "run.json", folder)
         for network in trained - own:
             shutil.copytree(run.folder / network, folder / network)
     try:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from datasets.landscape import read_image
-from datasets.loader import batches
+from datasets.loader import batches, spread, stack
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.render import draw
 from datasets.transforms import to_array
@@ -17,8 +17,11 @@ from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.pretrained import WEIGHTS, save_network
 from models.networks.weights import MissingWeights
 from models.painters.latent_diffusion import decoder_folder
+from models.stages import painted_latents
 from models.stages.decoder import RAMP, DecoderStage, ramp
+from models.stages.unet import UNetStage
 from models.training.progress import export, validate
+from models.training.run import Run, write_run
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
 from utils.image import write_jpeg, write_png
@@ -45,7 +48,7 @@ def folder(tmp_path):
 
 
 def stage_of(folder, **changed):
-    return DecoderStage(replace(OPTIONS["decoder"], steps=40, lr=2e-3, **changed), folder)
+    return DecoderStage(replace(OPTIONS["decoder"], **{"steps": 40, "lr": 2e-3, "painted": 0} | changed), folder)
 
 
 def trained(stage, pairs, steps):
@@ -110,3 +113,40 @@ def test_noise_is_put_on_the_latents_and_differs_from_picture_to_picture(folder,
 
 def test_the_adversarial_loss_sets_in_late():
     assert [ramp(share) for share in (0, RAMP[0], sum(RAMP) / 2, RAMP[1], 1)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_half_of_the_crops_have_latents_that_the_unet_has_painted(folder, pairs, monkeypatch):
+    """From so little noise that it paints what there was: a crop and its latents must be of the same place."""
+    monkeypatch.setattr(painted_latents, "LEVELS", (0.004, 0.005, 0.006, 0.007))
+    write_run(Run(folder, "diffusion", "tiny", {name: OPTIONS[name] for name in ("vae", "unet", "decoder")}))
+    unet = UNetStage(OPTIONS["unet"], folder)
+    unet.datasets(pairs, pairs)
+    export(unet, folder, 1)
+    stage = stage_of(folder, painted=3, crop_width=32, crop_height=32)
+    training_set, _ = stage.datasets(pairs, pairs)
+    assert [pair.stem for pair in training_set.painted] == [pairs[i].stem for i in spread(4, 3)]
+    examples = [training_set.example(i % 4, np.random.default_rng(i)) for i in range(40)]
+    painted = [example for example in examples if example["painted"]]
+    assert 10 < len(painted) < 30
+    photos = [to_array(read_image(pair.image, (96, 64))) for pair in training_set.painted]
+    latents = [stage.before.encode(jt.array(photo[None]))[0].numpy()[0] for photo in photos]
+    places = set()
+    for example in painted:
+        found = [
+            (i, y, x)
+            for i, photo in enumerate(photos)
+            for y in range(5)
+            for x in range(9)
+            if np.array_equal(photo[:, 8 * y : 8 * y + 32, 8 * x : 8 * x + 32], example["image"])
+        ]
+        assert found
+        distances = [np.abs(latents[i][:, y : y + 4, x : x + 4] - example["latent"]).mean() for i, y, x in found]
+        assert min(distances) < 0.3 * np.abs(example["latent"]).mean()
+        places |= {*found}
+    assert len({place[1:] for place in places}) > 5
+    batch = stack(painted[:1] + [example for example in examples if not example["painted"]][:1])
+    given = stage.noisy_latents(jt.array(batch["image"]), batch).numpy()
+    assert np.array_equal(given[0], batch["latent"][0]) and not np.array_equal(given[1], batch["latent"][1])
+    assert np.isfinite(stage.train_step([batch], 0)["loss"])
+    rows = (folder / "latents").glob("*.painted")
+    assert len([*rows]) == 1

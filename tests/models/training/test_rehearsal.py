@@ -9,7 +9,7 @@ import pytest
 import MainTrain
 from models.training.progress import export
 from models.training.rehearsal import rehearse
-from models.training.run import Run, System
+from models.training.run import Run, System, write_run
 from tests.models.training.toy_gan import OPTIONS, ToyGAN
 from utils.errors import TrainingError, telling_of_memory
 from utils.stop import Stop
@@ -41,14 +41,16 @@ def system(events, short_of_memory=False):
 
 
 def run_in(folder: Path) -> Run:
-    return Run(folder, "toys", "tiny", {"first": OPTIONS, "second": OPTIONS})
+    run = Run(folder, "toys", "tiny", {"first": OPTIONS, "second": OPTIONS})
+    write_run(run)
+    return run
 
 
 def test_every_stage_takes_one_step_and_leaves_nothing(tmp_path, capsys):
     events = []
     rehearse(system(events), ["first", "second"], ([], []), run_in(tmp_path))
     assert events == [("first", 4, 1), ("second", 4, 1)]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     assert "All of them work; that took" in capsys.readouterr().out
 
 
@@ -60,7 +62,7 @@ def test_a_stage_that_is_trained_is_stood_on_and_left_as_it_is(tmp_path):
     rehearse(system(events), ["second"], ([], []), run_in(tmp_path))
     assert [name for name, *_ in events] == ["second"]
     assert {path: path.read_bytes() for path in (tmp_path / "generator").iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["generator"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generator", "run.json"]
 
 
 def test_what_memory_is_too_short_for_is_said_before_the_first_step(tmp_path, monkeypatch):
