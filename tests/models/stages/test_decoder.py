@@ -9,8 +9,6 @@ from safetensors.numpy import load_file
 
 from datasets.landscape import read_image
 from datasets.loader import batches, spread, stack
-from datasets.pairs import check_training_pairs
-from datasets.synthetic.render import draw
 from datasets.transforms import to_array
 from models.losses import perceptual
 from models.networks.autoencoder_kl import AutoencoderKL
@@ -24,17 +22,6 @@ from models.training.progress import export, validate
 from models.training.run import Run, write_run
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
-from utils.image import write_jpeg, write_png
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    for i in range(4):
-        image, mask, _ = draw(i, i, (96, 64))
-        write_jpeg(root / "imgs" / f"{i}.jpg", image)
-        write_png(root / "labels" / f"{i}.png", mask)
-    return check_training_pairs(root)
 
 
 @pytest.fixture

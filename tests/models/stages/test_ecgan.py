@@ -7,28 +7,20 @@ import numpy as np
 import pytest
 
 from datasets.loader import batches
-from datasets.pairs import check_training_pairs
-from datasets.synthetic.render import draw
 from datasets.transforms import class_pixels, edge_map
 from models.losses import perceptual
 from models.networks.weights import MissingWeights
 from models.painters.ecgan import ECGANPainter, PaintingOptions
 from models.stages.ecgan import ECGANStage
 from models.training.progress import validate
+from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
-from utils.image import write_jpeg, write_png
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Two layouts in two styles each."""
-    root = tmp_path_factory.mktemp("data")
-    for layout in range(2):
-        for style in range(2):
-            image, mask, _ = draw(layout, style, (96, 64))
-            write_jpeg(root / "imgs" / f"{style}{layout}.jpg", image)
-            write_png(root / "labels" / f"{style}{layout}.png", mask)
-    return check_training_pairs(root)
+    return drawn_pairs(tmp_path_factory.mktemp("data"), [(layout, style) for layout in range(2) for style in range(2)])
 
 
 def stage_of(folder, **changed):

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from datasets.loader import batches
-from datasets.pairs import check_training_pairs
-from datasets.synthetic.render import draw
 from models.networks.layers import autocast
 from models.painters.lggan import LGGANPainter, PaintingOptions
 from models.stages.lggan import CHANGE, WEIGHTS, LGGANStage, class_entropy
@@ -17,17 +15,6 @@ from tests.golden.networks import lggan_inputs, weights
 from tests.models.networks.test_lggan import GOLDEN, assert_gradients
 from tests.small import OPTIONS
 from utils.checkpoint import load_strict
-from utils.image import write_jpeg, write_png
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    for i in range(4):
-        image, mask, _ = draw(i, i, (96, 64))
-        write_jpeg(root / "imgs" / f"{i}.jpg", image)
-        write_png(root / "labels" / f"{i}.png", mask)
-    return check_training_pairs(root)
 
 
 def stage_of(tmp_path, **changed):

@@ -9,24 +9,11 @@ import pytest
 from datasets.degradation import halved
 from datasets.landscape import read_image
 from datasets.loader import batches, stack
-from datasets.pairs import check_training_pairs
-from datasets.synthetic.render import draw
 from models.metrics.reconstruction import psnr
 from models.networks.rcan import double
 from models.stages.rcan import PhotosAndHalves, RCANStage, bicubic
 from models.training.progress import validate
 from tests.small import OPTIONS
-from utils.image import write_jpeg, write_png
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    for i in range(4):
-        image, mask, _ = draw(i, i, (96, 64))
-        write_jpeg(root / "imgs" / f"{i}.jpg", image)
-        write_png(root / "labels" / f"{i}.png", mask)
-    return check_training_pairs(root)
 
 
 def stage_of(folder, **changed):

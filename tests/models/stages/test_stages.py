@@ -9,8 +9,6 @@ import pytest
 
 from datasets.landscape import read_image
 from datasets.loader import stack
-from datasets.pairs import check_training_pairs
-from datasets.synthetic.render import draw
 from datasets.transforms import to_array
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
@@ -19,21 +17,15 @@ from models.stages.latents import measure_latents
 from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage, stratified
 from models.stages.vae import OPPONENT, VAEStage
+from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
-from utils.image import write_jpeg, write_png
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Two layouts in three styles each: neither mask nor reference alone says which picture is wanted."""
-    root = tmp_path_factory.mktemp("data")
-    for layout in range(2):
-        for style in range(3):
-            image, mask, _ = draw(layout, style, (96, 64))
-            write_jpeg(root / "imgs" / f"{style}{layout}.jpg", image)
-            write_png(root / "labels" / f"{style}{layout}.png", mask)
-    return check_training_pairs(root)
+    return drawn_pairs(tmp_path_factory.mktemp("data"), [(layout, style) for layout in range(2) for style in range(3)])
 
 
 def batch_of(dataset, indices, seed=0):
