@@ -1,7 +1,6 @@
 """Residual blocks and the layers that halve and double the resolution, shared by the autoencoder and the UNet. Names as in diffusers."""
 
 import jittor as jt
-import numpy as np
 from jittor import nn
 
 from models.networks.layers import Conv2d, GroupNorm, Linear
@@ -65,14 +64,16 @@ class Upsample2D(nn.Module):
         return jt.stack(rows, dim=3).reshape(b, c, 2 * h, 2 * w)
 
 
-# Sums of three taps in a row that meet the same pixel, for each of two doubled pixels: [pixel, tap of two, tap of three]
-HALVES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
-QUARTERS = np.einsum("rki,slj->rsklij", HALVES, HALVES).reshape(16, 9)  # the same down and across
-
-
 def quarters(weight: jt.Var) -> jt.Var:
     """[C_out, C_in, 3, 3] → [4·C_out, C_in, 2, 2]: what to convolve with for the upper left, upper right, lower left and lower right
-    pixel of every doubled one."""
-    c_out, c_in = weight.shape[:2]
-    sums = nn.matmul_transpose(weight.reshape(-1, 9), jt.array(QUARTERS)).reshape(c_out, c_in, 4, 2, 2)
-    return sums.transpose(2, 0, 1, 3, 4).reshape(4 * c_out, c_in, 2, 2)
+    pixel of every doubled one. Sums of two are the same in whatever order, so that no number of threads changes a picture."""
+    kernels = []
+    for upper_and_lower in halves(*(weight[:, :, i] for i in range(3))):  # rows of taps [C_out, C_in, 3]
+        left_and_right = [halves(*(row[:, :, j] for j in range(3))) for row in upper_and_lower]
+        kernels += [jt.stack([jt.stack(list(row[side]), dim=2) for row in left_and_right], dim=2) for side in (0, 1)]
+    return jt.concat(kernels, dim=0)
+
+
+def halves(a: jt.Var, b: jt.Var, c: jt.Var) -> tuple[tuple[jt.Var, jt.Var], tuple[jt.Var, jt.Var]]:
+    """Of three taps in a row the sums that meet the same pixel: two taps for the first of two doubled pixels, two for the second."""
+    return (a, b + c), (a + b, c)
