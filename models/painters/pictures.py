@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets.landscape import read_image, read_mask
+from datasets.pairs import Pair
 from datasets.test_pairs import TestPair
 from utils.files import atomic_write
-from utils.image import color_match, resize
+from utils.image import color_match, colorize_mask, resize
 
 SIZE = (512, 384)  # of the competition's results: width, height
 
@@ -44,6 +45,16 @@ def painted(
     # Colours come last: the score compares the histogram of the written picture, which resizing and super-resolution change a little, and
     # super-resolution has learnt from photos, not from pictures whose contrast a match has stretched, grain and all.
     return np.stack([color_match(resized(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])
+
+
+def preview_rows(painter, pairs: list[Pair], options: object) -> list[list[np.ndarray]]:
+    """What a painter makes of training pairs, for a preview: rows of mask, reference, result and photo, uint8 [H, W, 3]. The reference of a
+    picture is the next one's photo."""
+    masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
+    photos = np.stack([read_image(pair.image, painter.size) for pair in pairs])
+    references = np.roll(photos, -1, axis=0)
+    results = painter.paint(masks, references, list(range(len(pairs))), options)
+    return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
 
 
 def pack(folder: Path, files: list[Path]) -> Path:

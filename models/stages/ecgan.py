@@ -8,7 +8,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import NUM_CLASSES, read_image, read_mask
+from datasets.landscape import NUM_CLASSES
 from datasets.pairs import Pair
 from datasets.transforms import edge_map
 from models.losses.adversarial import discriminator_hinge, feature_matching, generator_hinge, scores
@@ -20,11 +20,11 @@ from models.networks.discriminators import MultiscaleDiscriminator, ProjectedDis
 from models.networks.ecgan import ECGAN, ECGANConfig, Painted, PixelProjection, sampled
 from models.networks.layers import NORMS, xavier_
 from models.painters.ecgan import ECGANPainter, PaintingOptions
+from models.painters.pictures import preview_rows
 from models.stages.photos import PhotosWithMasks
 from models.training.learner import Learner, Recipe
 from models.training.options import StageOptions
 from utils import parallel
-from utils.image import colorize_mask
 from utils.lr_schedule import warmup_linear
 from utils.options import option
 
@@ -220,11 +220,7 @@ class ECGANStage:
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo."""
-        masks = np.stack([read_mask(pair.mask, self.options.size) for pair in pairs])
-        photos = np.stack([read_image(pair.image, self.options.size) for pair in pairs])
-        references = np.roll(photos, -1, axis=0)
-        results = ECGANPainter(self.ecgan).paint(masks, references, list(range(len(pairs))), PaintingOptions())
-        return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
+        return preview_rows(ECGANPainter(self.ecgan), pairs, PaintingOptions())
 
 
 def compared(painted: Painted, photo: np.ndarray) -> tuple[dict[str, jt.Var], dict[str, jt.Var]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from datasets.landscape import read_image, read_mask
+from datasets.landscape import read_mask
 from datasets.loader import spread
 from datasets.pairs import Pair
 from datasets.transforms import class_shares, random_crop
@@ -18,11 +18,11 @@ from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.painters.pictures import preview_rows
 from models.stages.latents import Latents, bring_to_scale, cache_latents
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils import parallel
-from utils.image import colorize_mask
 from utils.options import option
 
 PREVIEW = PaintingOptions(steps=20)
@@ -235,9 +235,4 @@ class UNetStage:
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo."""
-        masks = np.stack([read_mask(pair.mask, self.options.size) for pair in pairs])
-        photos = np.stack([read_image(pair.image, self.options.size) for pair in pairs])
-        references = np.roll(photos, -1, axis=0)
-        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner)
-        results = painter.paint(masks, references, seeds=list(range(len(pairs))), options=PREVIEW)
-        return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
+        return preview_rows(LatentDiffusion(self.options, self.vae, self.unet, self.conditioner), pairs, PREVIEW)
