@@ -67,7 +67,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--val_path", type=Path, help="validate on these pairs instead of a part of the training set")
     run.add_argument("--val_fraction", type=float, help="share of the pairs held out (default: the run's own, or 0.05)")
     run.add_argument("--leave_out", type=Path, help="list of training pictures to leave out, a stem a line (default: the run's)")
-    run.add_argument("--stage", choices=[stage.name for stage in system.stages], help="train this stage only (default: all in turn)")
+    names, usual = [stage.name for stage in system.stages], ", ".join(system.usual)
+    run.add_argument("--stage", choices=names, help=f"train this stage only (default: {usual}, one after the other)")
     run.add_argument("--preset", choices=system.presets, help="(default: base on CUDA, tiny on the CPU)")
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
     run.add_argument("--restart", action="store_true", help="throw away these stages and those that build on them, and begin anew")
@@ -94,6 +95,7 @@ def published_weights(args: argparse.Namespace, stage: type) -> dict[str, Path]:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError, naming every fault, for what makes no sense here."""
     system = SYSTEMS[args.system]
+    trained = stages_of(args, system)
     faults = ["--workers must not be negative"] if args.workers < 0 else []
     faults += ["--seed must be at least 0 and below 2^31"] if args.seed is not None and not 0 <= args.seed < 2**31 else []
     faults += ["--max_minutes must be at least 0"] if not args.max_minutes >= 0 else []
@@ -102,7 +104,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     for stage in system.stages:
         for network, path in published_weights(args, stage).items():
             faults += [f"{path} does not exist"] if not path.exists() else []
-            faults += [f"--init_{network}: this command does not train stage {stage.name}"] if args.stage not in (None, stage.name) else []
+            faults += [f"--init_{network}: this command does not train stage {stage.name}"] if stage.name not in trained else []
     if faults:
         raise UserError("; ".join(faults))
 

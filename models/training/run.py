@@ -26,6 +26,12 @@ class System:
     stages: tuple[type, ...]
     painter: type | None
     presets: dict[str, dict[str, StageOptions]]  # by preset and stage
+    optional: tuple[str, ...] = ()  # of the stages, those that are trained only when they are named
+
+    @property
+    def usual(self) -> list[str]:
+        """The stages that are trained where none is named."""
+        return [stage.name for stage in self.stages if stage.name not in self.optional]
 
     def stage(self, name: str) -> type:
         return next(stage for stage in self.stages if stage.name == name)
@@ -166,7 +172,7 @@ def check_unchanged(before: Run, after: Run, begun: set[str]) -> None:
 
 def stages_of(args: argparse.Namespace, system: System) -> list[str]:
     """The stages that a command trains."""
-    return [args.stage] if args.stage else [stage.name for stage in system.stages]
+    return [args.stage] if args.stage else system.usual
 
 
 def resolved(value: object) -> object:

@@ -1,5 +1,6 @@
 """What a run is: chosen, kept, read again, begun anew."""
 
+import argparse
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 import MainTrain
 from models.systems import SYSTEMS, painter_file
-from models.training.run import System, choose_run, newest_run, read_run, restart, run_of, write_run
+from models.training.run import System, choose_run, newest_run, read_run, restart, run_of, stages_of, write_run
 from utils.checkpoint import save_training_state, write_json
 from utils.errors import UserError
 
@@ -219,10 +220,13 @@ def test_what_builds_on_a_stage_is_found_all_the_way():
     def stage(name, *builds_on):
         return type(name, (), {"name": name, "builds_on": builds_on})
 
-    system = System((stage("vae"), stage("unet", "vae"), stage("judge"), stage("control", "unet"), stage("style", "control")), None, {})
+    stages = (stage("vae"), stage("unet", "vae"), stage("judge"), stage("control", "unet"), stage("style", "control"))
+    system = System(stages, None, {}, optional=("control", "style"))
     assert system.following(["vae"]) == ["vae", "unet", "control", "style"]
     assert system.following(["control"]) == ["control", "style"]
     assert system.following(["judge"]) == ["judge"]
+    assert stages_of(argparse.Namespace(stage=None), system) == ["vae", "unet", "judge"]  # what is optional, only when it is named
+    assert stages_of(argparse.Namespace(stage="style"), system) == ["style"]
 
 
 def test_the_newest_run_that_has_a_file_is_found(tmp_path):
