@@ -2,6 +2,7 @@
 
     <root>/train_resized/imgs/*.jpg         photos
     <root>/train_resized/labels/*.png       their masks
+    <root>/train_resized/captions.json      what the photos show, where there is such a file (datasets/captions.py)
 
 `train`, or the root itself, may stand for `train_resized`.
 """
@@ -9,10 +10,11 @@
 import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.checks import LISTED, WORKERS, attempt, existing_folder, files_by_stem, in_threads, mention, report
+from datasets.captions import CAPTIONS, find_captions
+from datasets.checks import LISTED, WORKERS, attempt, existing_folder, files_by_stem, files_in, in_threads, mention, report
 from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
 from datasets.leave_out import read_leave_out
 from utils.errors import UserError
@@ -26,6 +28,7 @@ class Pair:
     stem: str
     image: Path
     mask: Path
+    captions: tuple[str, ...] = ()  # each says what the whole picture shows
 
 
 def find_training_folder(root):
@@ -43,13 +46,16 @@ def find_training_folder(root):
 
 
 def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, cache=None, leave_out=None):
-    """Decodes every picture and mask of the training set once -> list of Pair, sorted by stem.
+    """Decodes every picture and mask of the training set once -> list of Pair, sorted by stem, with their captions where there are any.
 
     skip_bad: leave the pairs with faults out and print the report on stderr, instead of raising it as UserError.
     report_path: the whole report is written here too, and the message names at most LISTED of the offenders.
     The rest is as in `examine_training_pairs`. Raises UserError also when no pair is left.
     """
     folder, pairs, bad = examine_training_pairs(root, workers, cache, leave_out)
+    photos = {path.stem: path for path in files_in(folder / "imgs", PICTURES)}  # those left out may have captions too
+    captions = find_captions((folder, folder / "imgs"), photos, bad)
+    pairs = [replace(pair, captions=captions.get(pair.stem, ())) for pair in pairs]
     return _without(bad, pairs, folder, skip_bad, report_path) if bad else pairs
 
 
@@ -106,7 +112,8 @@ def examine_training_pairs(root, workers=WORKERS, cache=None, leave_out=None):
             file.write(json.dumps(sorted(sound), indent=0).encode())
 
     mention("read as RGB", converted)
-    mention("neither picture nor mask, ignored", strange_images + strange_masks)
+    strange = {*strange_images, *strange_masks} - {f"imgs/{CAPTIONS}"}
+    mention("neither picture nor mask, ignored", strange)
     return folder, pairs, bad
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from datasets.captions import CAPTIONS
 from datasets.checks import WORKERS, in_threads
 from datasets.loader import dealt
 from datasets.pairs import check_training_pairs, split, split_off
@@ -18,6 +19,7 @@ def write_split(root, output, share=None, count=None, seed=0, copy=False, skip_b
 
         <output>/train/imgs, labels         the pairs to train on
         <output>/val/imgs, labels           those held out: `count`, or about a `share` of all, which MainTrain.py --val_fraction would take
+        <output>/train, val/captions.json       their captions, where there are any
         <output>/val/label_to_img.json      {"<mask held out>.png": "<photo to train on>.jpg"}: references, each once before any comes again
 
     Files are hard links where the file system has them, or else copies, with `copy` always: what is linked takes no room, but is changed
@@ -36,13 +38,21 @@ def write_split(root, output, share=None, count=None, seed=0, copy=False, skip_b
         in_threads(lambda path: place_file(path, places[path], copy), places, WORKERS, "copying" if copy else "linking")
         references = dealt(len(parts["val"]), len(parts["train"]), seed, REFERENCES)
         listing = {pair.mask.name: parts["train"][i].image.name for pair, i in zip(parts["val"], references, strict=True)}
-        text = json.dumps(listing, indent=1, ensure_ascii=False)
-        (building / "val" / "label_to_img.json").write_bytes(text.encode(errors="surrogateescape"))
+        write_names(building / "val" / "label_to_img.json", listing)
+        for name, part in parts.items():
+            captions = {pair.image.name: pair.captions for pair in part if pair.captions}
+            if captions:
+                write_names(building / name / CAPTIONS, captions)
     train, val = (len(part) for part in parts.values())
     print(f"{train} pairs to train on, {val} held out, in {output}. With them:")
     print(f"  python3 MainTrain.py --input_path {output} --val_path {output / 'val'}")
     print(f"  python3 MainTest.py --input_path {output / 'val'} --img_path {output} --output_path results --score", end="")
     print(f" --truth_path {output / 'val' / 'imgs'}" if all(pair.image.suffix == ".jpg" for pair in parts["val"]) else "")
+
+
+def write_names(path, listing):
+    """Writes an object with names of files, which may be no UTF-8, as JSON."""
+    path.write_bytes(json.dumps(listing, indent=1, ensure_ascii=False).encode(errors="surrogateescape"))
 
 
 def place_file(path, target, copy):

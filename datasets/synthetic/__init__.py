@@ -2,7 +2,7 @@
 
     from datasets.synthetic.render import draw
     from datasets.synthetic.write import write_dataset
-    image, mask, caption = draw(layout_seed=3, style_seed=8)
+    image, mask, captions = draw(layout_seed=3, style_seed=8)
     write_dataset("data/synthetic", train=1000, test=100, seed=0)
 
 A picture is a *layout* seen in a *style*. The layout is geometry: a terrain in metres seen by a pinhole camera, a
@@ -24,6 +24,7 @@ The files, from the bottom up:
     land_scenes    one function a scene without open water,
     water_scenes   and one a scene with it
     scenes         all scenes with how often each is drawn; the layout of a seed
+    captions       what a layout in a style shows, and sentences that say it
     render         light, haze, sky and water: the picture of a layout in a style
     write          a whole data set on disk
 """

@@ -34,7 +34,6 @@ def mountain_range(rng, size):
         people(rng, view, near, int(rng.integers(1, 4)))
     if rng.random() < 0.1:
         in_the_air(rng, view)
-    view.place = "a mountain range"
     return view
 
 
@@ -68,7 +67,6 @@ def fields_and_road(rng, size):
         grow(rng, view, meadow & (view.z > 15) & (view.z < 40), 1, [sign], (2.2, 2.8))
     if rng.random() < 0.12:
         in_the_air(rng, view)
-    view.place = "farm fields"
     return view
 
 
@@ -98,7 +96,6 @@ def village(rng, size):
         grow(rng, view, homes & (view.z < 80), 10, [shrub, flowers], (0.8, 1.8))
     if rng.random() < 0.4:
         people(rng, view, ground, 2)
-    view.place = "a village below mountains"
     return view
 
 
@@ -123,7 +120,6 @@ def desert(rng, size):
         track(rng, view, rng.choice(["path", "road"]), 6, plain, rng.uniform(-0.2, 0.2), 500)
     if rng.random() < 0.3:
         people(rng, view, plain, 2)
-    view.place = "desert dunes"
     return view
 
 
@@ -149,5 +145,4 @@ def green_hills(rng, size):
         fence(rng, view, -0.6 * z, z, 0.6 * z, z * rng.uniform(0.7, 1.6))
     if rng.random() < 0.15:
         in_the_air(rng, view)
-    view.place = "green hills"
     return view

@@ -1,4 +1,4 @@
-"""Rendering: the picture, the mask and the caption of a layout in a style.
+"""Rendering: the picture of a layout in a style, with its mask and captions.
 
 Pictures in the making are linear light, float32 [3, H, W]: fields [H, W] and colours [3, 1, 1] then broadcast fast.
 """
@@ -6,6 +6,7 @@ Pictures in the making are linear light, float32 [3, H, W]: fields [H, W] and co
 import cv2
 import numpy as np
 
+from datasets.synthetic.captions import captions
 from datasets.synthetic.materials import CLASS_OF, WATERS, WINDOWS
 from datasets.synthetic.noise import fractal, smoothstep
 from datasets.synthetic.scenes import make_layout
@@ -109,17 +110,11 @@ def render(view, style):
     return cv2.GaussianBlur(picture, (3, 3), 0.55) if view.W >= 256 else picture  # a lens is not sharper than its pixels
 
 
-def describe(view, style):
-    """A caption in words: the place, what stands in it, the light and the season."""
-    listed = " and ".join([", ".join(view.things[:-1])] * (len(view.things) > 1) + view.things[-1:])
-    return f"{view.place}{' with ' + listed if listed else ''} {style.words}"
-
-
 def draw(layout_seed, style_seed, size=(512, 384)):
     """Draw one landscape.
 
     Seeds are ints or sequences of ints, none negative; `size` is (width, height) in pixels.
-    Returns (image uint8 RGB [H, W, 3], mask uint8 [H, W] of classes 0..28, caption). The mask depends on the layout seed alone.
+    Returns (image uint8 RGB [H, W, 3], mask uint8 [H, W] of classes 0..28, captions). The mask depends on the layout seed alone.
     """
     view, style = make_layout(layout_seed, size), make_style(style_seed)
-    return render(view, style), CLASS_OF[view.material], describe(view, style)
+    return render(view, style), CLASS_OF[view.material], captions(view, style)

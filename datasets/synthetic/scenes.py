@@ -29,7 +29,9 @@ def make_layout(seed, size=(512, 384)) -> View:
     """The layout of a seed (an int or a sequence of ints, none negative) at a size in pixels (width, height)."""
     rng = np.random.default_rng(seed)
     weights = np.array([weight for _, weight in SCENES])
-    view = SCENES[rng.choice(len(SCENES), p=weights / weights.sum())][0](rng, size)
+    scene, _ = SCENES[rng.choice(len(SCENES), p=weights / weights.sum())]
+    view = scene(rng, size)
+    view.scene = scene.__name__.replace("_", " ")
     texture = fractal(rng, view.x, view.y + view.z, 6.0, 6, gain=0.75, pixel=view.pixel)
     broad = fractal(rng, view.x, view.z, 120.0, 4, pixel=view.pixel)
     view.shade *= 1 + ROUGHNESS_OF[view.material] * (0.42 * texture + 0.2 * broad)

@@ -67,13 +67,6 @@ SEASONS = {
         "earth": (176, 112, 70),
     },
 }
-SEASON_WORDS = {
-    "summer": "summer greens",
-    "spring": "fresh spring colours",
-    "autumn": "autumn colours",
-    "winter": "snow on the ground",
-    "drought": "dry yellow ground",
-}
 
 
 @dataclass(frozen=True)
@@ -90,74 +83,21 @@ class Light:
     visibility: float  # metres over which haze takes 63 % of a colour
     clouds: float  # share of the sky they cover
     saturation: float
-    words: str
 
 
 LIGHTS = {
-    "dawn": Light(
-        (104, 122, 178), (252, 196, 184), (255, 190, 165), (150, 140, 178), 1.0, 0.25, True, 9e3, 0.40, 0.95, "at dawn, soft pink light"
-    ),
-    "morning": Light(
-        (76, 138, 214),
-        (214, 228, 238),
-        (255, 236, 206),
-        (140, 156, 180),
-        1.3,
-        0.5,
-        False,
-        16e3,
-        0.35,
-        1.0,
-        "in the morning, clear fresh light",
-    ),
-    "noon": Light(
-        (28, 92, 192),
-        (160, 202, 238),
-        (255, 250, 240),
-        (130, 156, 190),
-        1.3,
-        0.85,
-        False,
-        26e3,
-        0.30,
-        0.95,
-        "at noon, bright light and a deep blue sky",
-    ),
-    "golden hour": Light(
-        (120, 142, 172), (255, 212, 132), (255, 184, 92), (170, 138, 112), 1.6, 0.3, True, 11e3, 0.35, 1.1, "at golden hour, warm light"
-    ),
-    "sunset": Light(
-        (84, 70, 122), (250, 144, 84), (255, 132, 70), (134, 92, 104), 1.2, 0.15, True, 12e3, 0.50, 1.05, "at sunset, red and orange sky"
-    ),
-    "dusk": Light(
-        (34, 42, 96), (166, 126, 158), (160, 118, 160), (82, 80, 132), 0.5, 0.2, True, 9e3, 0.40, 0.9, "at dusk, violet twilight"
-    ),
-    "night": Light((6, 10, 28), (28, 40, 78), (120, 146, 196), (44, 56, 96), 0.7, 0.6, True, 14e3, 0.25, 0.9, "at night, blue moonlight"),
-    "overcast": Light(
-        (158, 164, 172),
-        (206, 209, 212),
-        (200, 204, 210),
-        (172, 176, 182),
-        0.25,
-        0.8,
-        False,
-        7e3,
-        0.95,
-        0.6,
-        "under an overcast sky, flat grey light",
-    ),
-    "mist": Light(
-        (196, 206, 212), (224, 230, 230), (220, 226, 226), (176, 186, 190), 0.3, 0.7, False, 2e3, 0.70, 0.65, "in mist, pale and quiet"
-    ),
-    "storm": Light(
-        (50, 60, 74), (138, 152, 154), (190, 190, 176), (112, 122, 128), 0.7, 0.6, False, 6e3, 0.92, 0.75, "before a storm, dark clouds"
-    ),
-    "haze": Light(
-        (182, 164, 134), (236, 208, 160), (255, 214, 150), (178, 154, 122), 0.9, 0.6, False, 5e3, 0.30, 0.8, "in dusty haze, sepia light"
-    ),
-    "aurora": Light(
-        (8, 38, 44), (62, 138, 112), (120, 200, 160), (38, 84, 78), 0.5, 0.6, False, 14e3, 0.20, 1.0, "by northern lights, green glow"
-    ),
+    "dawn": Light((104, 122, 178), (252, 196, 184), (255, 190, 165), (150, 140, 178), 1.0, 0.25, True, 9e3, 0.40, 0.95),
+    "morning": Light((76, 138, 214), (214, 228, 238), (255, 236, 206), (140, 156, 180), 1.3, 0.5, False, 16e3, 0.35, 1.0),
+    "noon": Light((28, 92, 192), (160, 202, 238), (255, 250, 240), (130, 156, 190), 1.3, 0.85, False, 26e3, 0.30, 0.95),
+    "golden hour": Light((120, 142, 172), (255, 212, 132), (255, 184, 92), (170, 138, 112), 1.6, 0.3, True, 11e3, 0.35, 1.1),
+    "sunset": Light((84, 70, 122), (250, 144, 84), (255, 132, 70), (134, 92, 104), 1.2, 0.15, True, 12e3, 0.50, 1.05),
+    "dusk": Light((34, 42, 96), (166, 126, 158), (160, 118, 160), (82, 80, 132), 0.5, 0.2, True, 9e3, 0.40, 0.9),
+    "night": Light((6, 10, 28), (28, 40, 78), (120, 146, 196), (44, 56, 96), 0.7, 0.6, True, 14e3, 0.25, 0.9),
+    "overcast": Light((158, 164, 172), (206, 209, 212), (200, 204, 210), (172, 176, 182), 0.25, 0.8, False, 7e3, 0.95, 0.6),
+    "mist": Light((196, 206, 212), (224, 230, 230), (220, 226, 226), (176, 186, 190), 0.3, 0.7, False, 2e3, 0.70, 0.65),
+    "storm": Light((50, 60, 74), (138, 152, 154), (190, 190, 176), (112, 122, 128), 0.7, 0.6, False, 6e3, 0.92, 0.75),
+    "haze": Light((182, 164, 134), (236, 208, 160), (255, 214, 150), (178, 154, 122), 0.9, 0.6, False, 5e3, 0.30, 0.8),
+    "aurora": Light((8, 38, 44), (62, 138, 112), (120, 200, 160), (38, 84, 78), 0.5, 0.6, False, 14e3, 0.20, 1.0),
 }
 
 
@@ -172,14 +112,15 @@ class Style:
     exposure: float
     cast: np.ndarray  # float32 [3], a gain for each channel
     seed: int  # of clouds and grain
-    words: str
+    light_name: str  # a key of LIGHTS
+    season: str  # a key of SEASONS
 
 
 def make_style(seed) -> Style:
     """The style of a seed (an int or a sequence of ints, none negative)."""
     rng = np.random.default_rng(seed)
-    light = list(LIGHTS.values())[rng.integers(len(LIGHTS))]
-    season = rng.choice(list(SEASONS), p=[0.34, 0.16, 0.2, 0.17, 0.13])
+    light_name, light = list(LIGHTS.items())[rng.integers(len(LIGHTS))]
+    season = str(rng.choice(list(SEASONS), p=[0.34, 0.16, 0.2, 0.17, 0.13]))
     colours = COLOUR_OF.copy()
     for name, colour in SEASONS[season].items():
         colours[INDEX[name]] = colour
@@ -200,5 +141,6 @@ def make_style(seed) -> Style:
         exposure=rng.uniform(0.88, 1.12),
         cast=rng.normal(1, 0.025, 3).astype(np.float32),
         seed=int(rng.integers(2**31)),
-        words=f"{light.words}, {SEASON_WORDS[season]}",
+        light_name=light_name,
+        season=season,
     )

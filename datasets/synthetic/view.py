@@ -28,7 +28,6 @@ class View:
         offset = (np.arange(self.W, dtype=np.float32) - self.W / 2) / self.focal
         self.grid_z = np.repeat(self.distances[:, None], self.W, axis=1)
         self.grid_x = self.grid_z * offset
-        self.place = ""
         self.things = []
 
     def set_ground(self, height, wet=False):
@@ -146,6 +145,6 @@ class View:
         return sorted(points, key=lambda point: -point[1])
 
     def mention(self, thing):
-        """Have the caption name a thing, once."""
+        """Have the captions name a thing, once, where it is seen."""
         if thing not in self.things:
             self.things.append(thing)

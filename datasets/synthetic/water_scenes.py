@@ -39,7 +39,6 @@ def mountain_lake(rng, size):
     if rng.random() < 0.15:
         grow(rng, view, shore_line & (view.z < 700), 3, [house], (8, 12))
         view.mention("houses")
-    view.place = "a mountain lake"
     return view
 
 
@@ -78,7 +77,6 @@ def sea_shore(rng, size):
     if rng.random() < 0.2:
         z = rng.uniform(14, 24)
         fence(rng, view, -0.7 * z, z, 0.7 * z, z * rng.uniform(0.9, 1.4), "railing")
-    view.place = "a sandy sea shore"
     return view
 
 
@@ -105,7 +103,6 @@ def rocky_coast(rng, size):
         people(rng, view, crag & (view.steep < 0.6), 1)
     if rng.random() < 0.2:
         afloat(rng, view, steamer, 1, (25, 40), 700, 4000, "a ship")
-    view.place = "a rocky coast"
     return view
 
 
@@ -129,7 +126,6 @@ def open_sea(rng, size):
         for x in np.arange(-z, z, 2.0):
             view.bar("railing", (x, deck - 12, z), (x, deck + 1.15, z), 0.12)
         view.mention("a railing")
-    view.place = "the open sea"
     return view
 
 
@@ -158,7 +154,6 @@ def river_valley(rng, size):
     grow(rng, view, meadow & (view.z < 90), 16, [shrub, boulder, flowers], (0.7, 1.8))
     if rng.random() < 0.2:
         afloat(rng, view, rowing_boat, 1, (1, 1.5), 30, 120, "a rowing boat")
-    view.place = "a river in a mountain valley"
     return view
 
 
@@ -192,7 +187,6 @@ def waterfall_gorge(rng, size):
         grow(rng, view, (view.y > 0) & (view.z < 70) & (view.steep < 1), 14, [shrub, reeds], (0.8, 2))
     if rng.random() < 0.15:
         bridge(rng, view, brink * 0.6, -45, 45)
-    view.place = "a waterfall in a gorge"
     return view
 
 
@@ -215,5 +209,4 @@ def harbour(rng, size):
         afloat(rng, view, steamer, 1, (16, 22), 120, quay, "a ship")
     if rng.random() < 0.5:
         pier(rng, view, rng.uniform(-12, 12), rng.uniform(14, 20), rng.uniform(50, 110))
-    view.place = "a harbour town"
     return view

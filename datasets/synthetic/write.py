@@ -22,7 +22,8 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
         <root>/val_A_labels_resized/*.png    masks to generate from
         <root>/label_to_img.json             {"<mask>.png": "<training picture>.jpg"}, each of another picture while train >= test
         <root>/val_A_truth/*.jpg             each test layout drawn in the style of its reference, to compare results with
-        <root>/captions.json                 {"<stem>": "<caption>"} of all pictures
+        <root>/train_resized/captions.json   {"<stem>": ["<caption>", ...]}: what the training pictures show, each said in three ways
+        <root>/prompts.json                  {"<stem>": "<caption>"} of the test layouts in the styles of their references
 
     `train` and `test` are numbers of pictures, `size` is (width, height), `workers` a number of threads. A picture depends on
     `seed` and its index alone. A set that is there is whole. Raises UserError when `root` exists or a number makes no sense, DiskError when
@@ -35,19 +36,22 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
             "give at least 1, 0, 16x16 and 0."
         )
     references = dealt(test, train, seed, 2)
-    captions, pairs = {}, {}
+    captions, prompts, pairs = {}, {}, {}
 
     def write_one(partial, index):
         """Draw picture `index`, training pictures first, then the test ones, and write it into the folder `partial`."""
         is_test = index >= train
         style = int(references[index - train]) if is_test else index
         stem = f"test_{index - train:05d}" if is_test else f"train_{index:05d}"
-        image, mask, captions[stem] = draw((seed, 0, index), (seed, 1, style), size)
+        image, mask, sentences = draw((seed, 0, index), (seed, 1, style), size)
         write_jpeg(partial / ("val_A_truth" if is_test else "train_resized/imgs") / f"{stem}.jpg", image)
         labels = "val_A_labels_resized" if is_test else "train_resized/labels"
         write_png(partial / labels / f"{stem}.png", mask.astype(np.uint16))
         if is_test:
             pairs[f"{stem}.png"] = f"train_{style:05d}.jpg"
+            prompts[stem] = sentences[0]
+        else:
+            captions[stem] = sentences
 
     with whole_folder(root) as partial:
         for folder in ("train_resized/imgs", "train_resized/labels", "val_A_labels_resized", "val_A_truth"):
@@ -59,5 +63,5 @@ def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progre
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for name, content in (("label_to_img.json", pairs), ("captions.json", captions)):
+        for name, content in (("label_to_img.json", pairs), ("train_resized/captions.json", captions), ("prompts.json", prompts)):
             (partial / name).write_text(json.dumps(dict(sorted(content.items())), indent=1))
