@@ -22,16 +22,20 @@ from utils import jittor_setup  # before anything that imports Jittor
 import numpy as np
 from tqdm import tqdm
 
+from datasets.synthetic.write import draw_built_in
 from datasets.test_pairs import TestPair, check_results, find_test_pairs
-from models.metrics.mask_accuracy import Judge, judge_file, load_judge
-from models.metrics.merit import MERITS, merit
-from models.metrics.score import score_folder
-from models.metrics.style import STYLE_METRICS
+from models.metrics import merit
+from models.metrics import score as scoring
+from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
+from models.painters import super_resolution
 from models.painters.pictures import SIZE, pack, painted
-from models.painters.super_resolution import LEAST_TILE, SCALES, SuperResolution, enlarge_files, published_rcan, rcan_file, rcan_of
+from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
+from models.runs import find_judge, find_super_resolution, is_shipped, load_painter
+from models.serving import page
+from models.serving.studio import Studio, to_choose_from
 from models.systems import SYSTEMS, painter_file, painting_system
-from models.training.run import newest_run, read_run, run_of
+from models.training.run import newest_run
 from utils import parallel
 from utils.errors import UserError, or_exit, telling_of_memory
 from utils.image import COLOR_MATCHES, resize, write_jpeg
@@ -66,21 +70,10 @@ def parse_arguments() -> argparse.Namespace:
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
     add_arguments(parser.add_argument_group(f"the painter of system {system}"), painter.Options, "", {"default": painter.Options()})
-    larger = parser.add_argument_group("super-resolution, by a run of system sr")
-    larger.add_argument("--use_sr", action="store_true", help="bring to 512x384 by RCAN, and not by a filter, what is painted smaller")
-    larger.add_argument(
-        "--scale", type=int, nargs="+", default=[], choices=SCALES, help="write larger ones too, in <output_path>-x<scale>/"
-    )
-    larger.add_argument("--sr_checkpoint", type=Path, help="the run, or a file of published weights (default: the newest run)")
-    larger.add_argument("--sr_tile", type=int, default=0, help="work in tiles of so many pixels a side, where memory is short; 0: at once")
-    scoring = parser.add_argument_group("scoring")
-    scoring.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
-    scoring.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
-    scoring.add_argument("--judge", type=Path, help="run of system judge that judges the layout (default: the newest)")
-    scoring.add_argument("--weights", type=Path, default=CHECKPOINTS / "weights", help="published networks (default: %(default)s)")
-    scoring.add_argument("--truth_path", type=Path, help="folder of the masks' true photos: adds PSNR, SSIM and LPIPS")
-    scoring.add_argument("--best_of", type=int, default=1, metavar="N", help="paint each picture with N seeds and keep the best")
-    scoring.add_argument("--best_by", choices=MERITS, default="total", help="best by this (default: %(default)s)")
+    super_resolution.add_arguments(parser)
+    scoring.add_arguments(parser, CHECKPOINTS / "weights")
+    merit.add_arguments(parser)
+    page.add_arguments(parser)
     args, unknown = parser.parse_known_args()
     if unknown:
         raise UserError(f"{' '.join(unknown)}: the painter of system {system} has no such option, nor has MainTest.py. --help lists them.")
@@ -93,28 +86,19 @@ def check_arguments(args: argparse.Namespace) -> None:
     found = [f"--{name} must be at least 1" for name in ("batch_size", "best_of") if getattr(args, name) < 1]
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
+    found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))
 
 
-def find_judge(args: argparse.Namespace) -> Judge | None:
+def judge_of(args: argparse.Namespace) -> Judge | None:
     """The judge that is asked for, or the newest; None where there is none, or no use for one."""
-    folder = args.judge or newest_run(CHECKPOINTS, judge_file)
     choosing = args.best_of > 1 and args.best_by != "style"
-    if choosing and folder is None:
+    judge = find_judge(args.judge, CHECKPOINTS) if choosing or args.score or args.serve else None
+    if choosing and judge is None:
         raise UserError(f"--best_by {args.best_by} needs a judge: train one with MainTrain.py --system judge, or give --best_by style")
-    return load_judge(read_run(folder.resolve(), SYSTEMS)) if folder and (choosing or args.score) else None
-
-
-def find_super_resolution(args: argparse.Namespace) -> SuperResolution | None:
-    """The one that is asked for, or the newest; None where there is no use for one."""
-    if not args.use_sr and not args.scale:
-        return None
-    path = args.sr_checkpoint or newest_run(CHECKPOINTS, rcan_file)
-    if path is None:
-        raise UserError("--use_sr and --scale need RCAN: train it with MainTrain.py --system sr, or name its weights with --sr_checkpoint")
-    return SuperResolution(published_rcan(path) if path.is_file() else rcan_of(read_run(run_of(path), SYSTEMS)), args.sr_tile)
+    return judge
 
 
 def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
@@ -138,7 +122,7 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperReso
         candidates = [painted(painter, pairs, args.options, args.seed, i, args.color_match, resized) for i in range(args.best_of)]
     best = candidates[0]
     if args.best_of > 1:
-        merits = np.stack([merit(pictures, pairs, args.best_by, judge, args.style_metric) for pictures in candidates])  # [N, B]
+        merits = np.stack([merit.merit(pictures, pairs, args.best_by, judge, args.style_metric) for pictures in candidates])  # [N, B]
         best = np.stack(candidates)[merits.argmax(axis=0), np.arange(len(pairs))]
     for pair, result in zip(pairs, best, strict=True):
         if pair in missing:
@@ -147,12 +131,9 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperReso
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
     """Paints the pictures that are not there, of which each process has its share."""
-    if args.checkpoint is None:
-        if args.score:
-            check_results(pairs, args.output_path, SIZE)  # says which are missing
-        raise UserError(f"No trained run in {CHECKPOINTS}: train one with MainTrain.py, or name one with --checkpoint.")
-    run = read_run(run_of(args.checkpoint), SYSTEMS)
-    painter = SYSTEMS[run.system].painter.load(run, args.checkpoint.resolve())
+    if args.checkpoint is None and args.score:
+        check_results(pairs, args.output_path, SIZE)  # says which are missing
+    painter = load_painter(args.checkpoint, CHECKPOINTS)
     print(f"{len(pairs)} pictures with {args.checkpoint}, to {args.output_path}")
     batches = [pairs[first : first + args.batch_size] for first in range(0, len(pairs), args.batch_size)]
     own = batches[parallel.RANK :: parallel.SIZE]
@@ -160,6 +141,15 @@ def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolutio
         for batch in own:
             paint(batch, painter, judge, larger, args)
             bar.update(len(batch))
+
+
+def serve(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
+    """Paints what is asked for in the browser, until Ctrl-C."""
+    painter, resized = load_painter(args.checkpoint, CHECKPOINTS), larger.enlarged if args.use_sr else resize
+    shown = args.checkpoint.resolve().name, is_shipped(args.checkpoint, CHECKPOINTS)
+    choice = to_choose_from(pairs, args.img_path)
+    with autocast(args.amp):
+        page.serve(Studio(painter, args.options, args.color_match, args.seed, resized, judge, *choice, *shown), args.host, args.port)
 
 
 def main() -> None:
@@ -170,8 +160,14 @@ def main() -> None:
     print(f"Device: {jittor_setup.DEVICE}")
     try:
         with telling_of_memory(LESS_MEMORY):
+            if BUILT_IN in (args.input_path, args.img_path):
+                with parallel.main_first():
+                    draw_built_in(BUILT_IN)
             pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
-            judge, larger = find_judge(args), find_super_resolution(args)
+            judge = judge_of(args)
+            larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
+            if args.serve:
+                return serve(pairs, judge, larger, args)
             there = sum(is_there(args, pair) for pair in pairs)
             if there:
                 print(f"{there} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
@@ -186,7 +182,7 @@ def main() -> None:
                 print(f"Packed {pack(args.output_path.resolve(), files)}")
             if args.score and parallel.MAIN:
                 given = (args.img_path, args.truth_path, judge, args.weights, args.style_metric)
-                print(f"Picture by picture: {score_folder(pairs, args.output_path.resolve(), *given, SIZE)}")
+                print(f"Picture by picture: {scoring.score_folder(pairs, args.output_path.resolve(), *given, SIZE)}")
     except KeyboardInterrupt:
         print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
         sys.exit(130)

@@ -22,7 +22,7 @@ from utils import jittor_setup  # before anything that imports Jittor
 import jittor as jt
 
 from datasets.pairs import Pair, check_training_pairs, split
-from datasets.synthetic.write import write_dataset
+from datasets.synthetic.write import draw_built_in
 from models.networks.layers import DTYPES, autocast
 from models.networks.recompute import recomputation
 from models.systems import DEFAULT, SYSTEMS, system_of
@@ -39,7 +39,6 @@ from utils.stop import Stop
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN = ROOT / "datasets" / "landscape"
-BUILT_IN_PAIRS = 150, 8  # drawn for training and for testing
 WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
 LESS_MEMORY = "take --preset small, --recompute, or a smaller --batch_size with more --accumulate"
 
@@ -112,9 +111,8 @@ def check_arguments(args: argparse.Namespace) -> None:
 def training_and_validation_pairs(run: Run, skip_bad: bool) -> tuple[list[Pair], list[Pair]]:
     """The checked data set, split. Draws the built-in one where there is none and none is named."""
     root = Path(run.input_path or BUILT_IN)
-    if run.input_path is None and not BUILT_IN.is_dir():
-        print(f"No --input_path, and no data in {BUILT_IN}: drawing the built-in landscapes there.")
-        write_dataset(BUILT_IN, train=BUILT_IN_PAIRS[0], test=BUILT_IN_PAIRS[1], seed=0)
+    if run.input_path is None:
+        draw_built_in(BUILT_IN)
 
     def checked(root: Path, what: str, leave_out: Path | None = None) -> list[Pair]:
         report, cache = run.folder / f"bad_{what}_files.txt", run.folder / f"checked_{what}.json"

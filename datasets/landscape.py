@@ -1,7 +1,7 @@
 """Landscape data: the classes of a mask, and how one picture or one mask is read.
 
 A mask is a one-channel PNG whose pixel values are the labels 0..28, in 8 or 16 bits or as indices of a palette.
-Sizes are given as (width, height), in pixels.
+Files are given as paths, or open for reading, with a `name` to call them by. Sizes are given as (width, height), in pixels.
 """
 
 from pathlib import Path
@@ -17,6 +17,11 @@ CLASSES = [
     *("land", "building", "grass", "plant", "person", "boat", "waterfall", "wall", "pier", "path"),  # 10..19
     *("lake", "bridge", "field", "road", "railing", "fence", "ship", "house", "other"),  # 20..28
 ]
+CHINESE = [  # the same classes
+    *("山", "天空", "水", "海", "岩石", "树", "泥土", "丘陵", "河流", "沙"),
+    *("陆地", "建筑", "草地", "植物", "人", "小船", "瀑布", "墙", "码头", "小径"),
+    *("湖", "桥", "田野", "道路", "栏杆", "篱笆", "轮船", "房屋", "其他"),
+]
 NUM_CLASSES = len(CLASSES)
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -29,11 +34,12 @@ MASK_FORMATS = ("PNG",)
 
 
 class BadFile(UserError):
-    """A file that cannot be used: `fault` is the kind of fault, `detail` what was found."""
+    """A file, named or open, that cannot be used: `fault` is the kind of fault, `detail` what was found."""
 
     def __init__(self, path, fault, detail=""):
-        self.path, self.fault, self.detail = Path(path), fault, f" ({detail})" if detail else ""
-        super().__init__(f"{path}: {fault}{self.detail}")
+        self.path = Path(path if isinstance(path, str | Path) else path.name)
+        self.fault, self.detail = fault, f" ({detail})" if detail else ""
+        super().__init__(f"{self.path}: {fault}{self.detail}")
 
 
 def read_image(path, size=None):

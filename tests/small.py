@@ -1,10 +1,17 @@
 """A configuration that trains in seconds, for whole commands and for stages alike: the same shapes, so the same compiled kernels."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import jittor as jt
 import numpy as np
 
+from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.conditioner import Conditioner
+from models.networks.pretrained import save_network
+from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.systems import SYSTEMS
+from models.training.run import Run, write_run
 from utils.checkpoint import as_array
 
 COMMON = {"width": 96, "height": 64, "steps": 4, "batch_size": 2, "warmup": 2, "validate_every": 2, "preview_every": 4, "save_every": 2}
@@ -35,6 +42,19 @@ def arguments(*stages: str, **changed) -> list[str]:
     for name, value in values.items():
         words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
+
+
+def write_small_run(folder: Path) -> None:
+    """A run of the main system that could be painted with if it had learnt something: its networks are as they begin."""
+    jt.set_global_seed(0)
+    options = {name: OPTIONS[name] for name in SYSTEMS["diffusion"].presets["tiny"]}
+    vae = AutoencoderKL(options["vae"].network)
+    vae.config.scaling_factor = 1.0
+    unet = UNet2DConditionModel(options["unet"].network(vae.config))
+    conditioner = Conditioner(options["unet"].conditioner(vae.config))
+    for name, network in {"vae": vae, "decoder": vae, "unet": unet, "conditioner": conditioner}.items():
+        save_network(network, network.state_dict(), folder / name, 4)
+    write_run(Run(folder, "diffusion", "tiny", options))
 
 
 def copies(tensors: dict) -> dict[str, np.ndarray]:

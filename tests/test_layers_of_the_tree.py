@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [  # from the top; the longest name that fits a module says where it lives
     {"MainTrain", "MainTest", "datasets.prepare"},  # the commands
-    {"models.systems"},
+    {"models.systems", "models.runs", "models.serving"},
     {"models.painters", "models.training", "models.stages", "models.metrics"},
     {"models.networks", "models.diffusion", "models.losses", "datasets"},
     {"models.ops"},

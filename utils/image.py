@@ -154,7 +154,12 @@ def color_match(image, reference, mode):
 
 def write_jpeg(path, image, quality=95):
     """Writes the picture uint8 [H, W, 3] as JPEG, colour at full resolution. Raises as `atomic_write` does."""
-    _write(path, encode(image, "JPEG", quality=quality, subsampling=0))
+    _write(path, jpeg(image, quality))
+
+
+def jpeg(image, quality=95):
+    """What `write_jpeg` writes, as bytes."""
+    return encode(image, "JPEG", quality=quality, subsampling=0)
 
 
 def write_png(path, image):

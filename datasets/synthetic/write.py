@@ -14,6 +14,15 @@ from utils.errors import UserError
 from utils.files import whole_folder
 from utils.image import write_jpeg, write_png
 
+BUILT_IN_PAIRS = 150, 8  # for training and for testing
+
+
+def draw_built_in(root):
+    """Draws the set that is used where no other is named, unless it is there. Raises as `write_dataset` does."""
+    if not root.is_dir():
+        print(f"No --input_path, and no data in {root}: drawing the built-in landscapes there.")
+        write_dataset(root, *BUILT_IN_PAIRS, seed=0)
+
 
 def write_dataset(root, train, test, seed, size=(512, 384), workers=None, progress=True):
     """Write a set of drawn landscapes in the layout of the contest.

@@ -36,16 +36,19 @@ class Denoiser:
         self.model = model
         self.schedule = schedule
         self.prediction_type = prediction_type
+        self.clean = None  # x_0 as it was estimated last, [B, C, H, W]: what there is to see of a picture half-way
 
     def predict(self, x, t):
         """(x_0, noise) estimated from x_t. x and both answers: [B, C, H, W]; t: int, the same for the whole batch."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         output = self.model(x, t)
         if self.prediction_type == "epsilon":
-            return (x - output * sigma) / alpha, output
-        if self.prediction_type == "sample":
-            return output, (x - output * alpha) / sigma
-        return x * alpha - output * sigma, x * sigma + output * alpha  # Salimans & Ho 2022, appendix D
+            self.clean, noise = (x - output * sigma) / alpha, output
+        elif self.prediction_type == "sample":
+            self.clean, noise = output, (x - output * alpha) / sigma
+        else:
+            self.clean, noise = x * alpha - output * sigma, x * sigma + output * alpha  # Salimans & Ho 2022, appendix D
+        return self.clean, noise
 
 
 class Branch(NamedTuple):

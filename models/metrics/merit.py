@@ -1,5 +1,7 @@
 """What --best_of chooses by."""
 
+from argparse import ArgumentParser
+
 import numpy as np
 
 from datasets.landscape import read_image, read_mask
@@ -9,6 +11,12 @@ from models.metrics.score import total_score
 from models.metrics.style import style_similarity
 
 MERITS = ("total", "mask", "style")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("several pictures of each mask")
+    group.add_argument("--best_of", type=int, default=1, metavar="N", help="paint each picture with N seeds and keep the best")
+    group.add_argument("--best_by", choices=MERITS, default="total", help="best by this (default: %(default)s)")
 
 
 def merit(pictures: np.ndarray, pairs: list[TestPair], by: str, judge: Judge | None, style_metric: str) -> np.ndarray:

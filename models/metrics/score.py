@@ -4,6 +4,7 @@ Each metric is a function of the pictures (pictures.py) that returns a `Metric`;
 """
 
 import math
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,16 @@ TERMS = {  # of the total, within the brackets: weight, and the term from its me
     "style": (0.3, lambda style: 0.5 * style + 0.5),
     "FID": (0.5, lambda fid: (100 - min(fid, 100)) / 100),
 }
+
+
+def add_arguments(parser: ArgumentParser, weights: Path) -> None:
+    """`weights`: the folder of published networks unless another is named."""
+    group = parser.add_argument_group("scoring")
+    group.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
+    group.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
+    group.add_argument("--judge", type=Path, help="run of system judge that judges the layout (default: the newest)")
+    group.add_argument("--weights", type=Path, default=weights, help="published networks (default: %(default)s)")
+    group.add_argument("--truth_path", type=Path, help="folder of the masks' true photos: adds PSNR, SSIM and LPIPS")
 
 
 def total_score(mask_accuracy: float, **terms: float) -> float:

@@ -1,6 +1,7 @@
 """The main system at work: masks and reference photos in, pictures out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jittor as jt
@@ -15,8 +16,12 @@ from models.networks.pretrained import load_network, load_networks
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.options import StageOptions
 from models.training.run import Run
+from utils.checkpoint import as_array
 from utils.errors import UserError
 from utils.options import option
+
+QUICK_STEPS = 5
+EachStep = Callable[[int, int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class PaintingOptions:
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
+
+    def quick(self) -> "PaintingOptions":
+        """For a first look at a mask that is still being drawn: few steps, and no guidance, which takes three evaluations a step."""
+        return replace(self, sampler="dpm++2m", steps=min(self.steps, QUICK_STEPS), guidance=1.0, ref_guidance=1.0, ref_start=1.0)
 
     def faults(self) -> list[str]:
         return ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
@@ -69,24 +78,46 @@ class LatentDiffusion:
         """(width, height) of the pictures."""
         return self.options.size
 
-    def paint(self, masks: np.ndarray, references: np.ndarray, seeds: list[int], options: PaintingOptions) -> np.ndarray:
+    def paint(
+        self,
+        masks: np.ndarray,
+        references: np.ndarray,
+        seeds: list[int],
+        options: PaintingOptions,
+        each_step: EachStep | None = None,
+    ) -> np.ndarray:
         """Pictures uint8 [B, H, W, 3], each by its own mask, reference and seed alone.
 
         masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative.
+        each_step(step, steps, latents): called after each sampling step, counted from 1, with the clean latents [B, 4, h, w] as they are
+        estimated so far. What it raises ends the painting.
         """
         with jt.no_grad():
-            # One photo at a time, here and below: full-size feature maps of a whole batch would take more memory than sampling.
-            latents = np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(references)])
+            latents = self.latents_of(references)
             colors = np.stack([color_statistics(photo) for photo in references])
-            x = self.sample(masks, latents, colors, seeds, options)
+            x = self.sample(masks, latents, colors, seeds, options, each_step)
             if not np.isfinite(x.numpy()).all():
                 raise UserError("Sampling has left the range of numbers: take smaller scales of guidance (--guidance, --ref_guidance)")
             return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
 
-    def sample(self, masks: np.ndarray, latents: np.ndarray, colors: np.ndarray, seeds: list[int], options: PaintingOptions) -> jt.Var:
+    def latents_of(self, photos: np.ndarray) -> np.ndarray:
+        """The scaled latents [B, 4, h, w] of photos uint8 [B, H, W, 3]."""
+        with jt.no_grad():
+            # One at a time, as pictures are decoded: full-size feature maps of a whole batch would take more memory than sampling.
+            return np.concatenate([self.vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(photos)])
+
+    def sample(
+        self,
+        masks: np.ndarray,
+        latents: np.ndarray,
+        colors: np.ndarray,
+        seeds: list[int],
+        options: PaintingOptions,
+        each_step: EachStep | None = None,
+    ) -> jt.Var:
         """Latents [B, 4, h, w] of pictures, each by its own mask, reference and seed.
 
-        masks: as in `paint`; a reference is told by its scaled latents [B, 4, h, w] and the statistics of its colours [B, 54].
+        masks, each_step: as in `paint`; a reference is told by its scaled latents [B, 4, h, w] and the statistics of its colours [B, 54].
         """
         schedule = self.options.schedule
         timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
@@ -110,8 +141,10 @@ class LatentDiffusion:
         first = noise(0)
         x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
         denoiser = Denoiser(model, schedule, self.options.prediction_type)
-        for x in SAMPLERS[options.sampler](denoiser, x, timesteps, noise):  # noqa: B020  (each step's x replaces the last)
+        for step, x in enumerate(SAMPLERS[options.sampler](denoiser, x, timesteps, noise), start=1):  # noqa: B020  (each x replaces the last)
             x.sync()
+            if each_step:
+                each_step(step, len(timesteps), as_array(denoiser.clean))
         return x
 
     def decode(self, latent: jt.Var, tile: int) -> np.ndarray:

@@ -41,7 +41,11 @@ def painted(
     masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
     references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
     seeds = [picture_seed(seed, pair.stem, candidate) for pair in pairs]
-    pictures = painter.paint(masks, references, seeds, options)
+    return finished(painter.paint(masks, references, seeds, options), references, color, resized)
+
+
+def finished(pictures: np.ndarray, references: np.ndarray, color: str, resized: Callable[..., np.ndarray] = resize) -> np.ndarray:
+    """What a painter has painted as it is written: at SIZE, in the colours that a key of COLOR_MATCHES gives it from its reference."""
     # Colours come last: the score compares the histogram of the written picture, which resizing and super-resolution change a little, and
     # super-resolution has learnt from photos, not from pictures whose contrast a match has stretched, grain and all.
     return np.stack([color_match(resized(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])

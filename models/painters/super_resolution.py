@@ -1,5 +1,6 @@
 """Pictures made larger by RCAN: of a painter that paints smaller than 512x384, and beyond 512x384."""
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,14 @@ class SuperResolution:
         while picture.shape[1] < size[0] or picture.shape[0] < size[1]:
             picture = self.doubled(picture)
         return resize(picture, size)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("super-resolution, by a run of system sr")
+    group.add_argument("--use_sr", action="store_true", help="bring to 512x384 by RCAN, and not by a filter, what is painted smaller")
+    group.add_argument("--scale", type=int, nargs="+", default=[], choices=SCALES, help="write larger ones too, in <output_path>-x<scale>/")
+    group.add_argument("--sr_checkpoint", type=Path, help="the run, or a file of published weights (default: the newest run)")
+    group.add_argument("--sr_tile", type=int, default=0, help="work in tiles of so many pixels a side, where memory is short; 0: at once")
 
 
 def rcan_file(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.logger import read_log
 
+SHIPPED = "demo"  # the run below checkpoints/ that comes with the program
 OWN = ("seed", "val_fraction", "input_path", "val_path", "leave_out")  # a run keeps these, its system, its preset and its stages' options
 
 
@@ -248,7 +249,7 @@ def run_of(checkpoint: Path) -> Path:
 def newest_run(checkpoints: Path, file: Callable[[Path], Path | None]) -> Path | None:
     """The run below `checkpoints` of which the file that `file(run)` names was written last; None where none has it.
 
-    A run that cannot be read is passed over: nobody has asked for it.
+    The one that comes with the program is taken where there is no other. One that cannot be read is passed over: nobody has asked for it.
     """
     times = {}
     for path in checkpoints.glob("*/run.json"):
@@ -256,4 +257,4 @@ def newest_run(checkpoints: Path, file: Callable[[Path], Path | None]) -> Path |
             wanted = file(path.parent)
             if wanted is not None and wanted.is_file():
                 times[path.parent] = wanted.stat().st_mtime
-    return max(times, key=times.get, default=None)
+    return max(times, key=lambda folder: (folder.name != SHIPPED, times[folder]), default=None)

@@ -1,0 +1,64 @@
+"""A trained run made small enough to be handed on: what painting needs of it, in float16.
+
+    python3 -m models.painters.ship checkpoints/diffusion checkpoints/demo
+
+Painting reads it as any other run. It cannot be trained on.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from models.painters.latent_diffusion import decoder_folder
+from models.training.run import read_json
+from utils.checkpoint import read_safetensors, write_json, write_safetensors
+from utils.errors import UserError, or_exit
+from utils.files import whole_folder
+
+OF_TRAINING = ("best", "state", "latents", "previews", "tensorboard", "rehearsal")
+SMALL = 2**15  # numbers: arrays of no more keep float32. Biases, norms and statistics weigh nothing, and the last digits count there
+
+
+def ship(run: Path, target: Path) -> int:
+    """Writes the small version of a run to the new folder `target`; returns its size in bytes.
+
+    Raises UserError where `run` is no run, `target` is there, or a weight is too large for float16.
+    """
+    stored = read_json(run) | dict.fromkeys(("input_path", "val_path", "leave_out"))  # nobody else has those files
+    needed = {path.name for path in run.iterdir() if path.is_dir()} - {*OF_TRAINING}
+    if decoder_folder(run).name != "vae":
+        needed -= {"vae"}  # the other one has its encoder too
+    with whole_folder(target) as folder:
+        write_json(folder / "run.json", stored)
+        for source in (path for name in sorted(needed) for path in sorted((run / name).iterdir()) if path.is_file()):
+            copy = folder / source.relative_to(run)
+            copy.parent.mkdir(exist_ok=True)
+            if source.suffix == ".safetensors":
+                arrays, metadata = read_safetensors(source)
+                write_safetensors(copy, {name: halved(array, f"{source}: {name}") for name, array in arrays.items()}, metadata)
+            else:
+                shutil.copyfile(source, copy)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def halved(array: np.ndarray, name: str) -> np.ndarray:
+    """The array in float16, unless it is small or none of float32."""
+    if array.dtype != np.float32 or array.size <= SMALL:
+        return array
+    if not np.abs(array).max() <= np.finfo(np.float16).max:
+        raise UserError(f"{name} holds numbers that float16 has not: this run cannot be made small")
+    return array.astype(np.float16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a trained run")
+    parser.add_argument("target", type=Path, help="a folder that is made")
+    args = parser.parse_args()
+    print(f"{args.target}: {ship(args.run, args.target) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    or_exit(main)

@@ -1,0 +1,50 @@
+"""A run that is handed on: smaller, and it paints the same."""
+
+import numpy as np
+import pytest
+
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.painters.ship import ship
+from models.runs import is_shipped
+from models.systems import SYSTEMS, painter_file
+from models.training.run import newest_run, read_run
+from tests.small import write_small_run
+from utils.checkpoint import read_safetensors, write_safetensors
+from utils.errors import UserError
+
+
+def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
+    run, target = tmp_path / "run", tmp_path / "checkpoints" / "demo"
+    write_small_run(run)
+    for name in ("state", "latents", "best"):
+        (run / name).mkdir()
+        (run / name / "anything").write_bytes(b"not for painting")
+    size = ship(run, target)
+    assert {path.name for path in target.iterdir()} == {"run.json", "decoder", "unet", "conditioner"}
+    assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    arrays, metadata = read_safetensors(target / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {str(array.dtype) for array in arrays.values()} <= {"float16", "float32"} and metadata["step"] == "4"
+
+    rng = np.random.default_rng(0)
+    masks, references = rng.integers(0, 29, (1, 64, 96), np.uint8), rng.integers(0, 255, (1, 64, 96, 3), np.uint8)
+    before, after = (
+        LatentDiffusion.load(read_run(folder, SYSTEMS), folder).paint(masks, references, [1], PaintingOptions(steps=4)).astype(int)
+        for folder in (run, target)
+    )
+    assert np.abs(before - after).mean() < 1
+
+    assert newest_run(target.parent, painter_file) == target and is_shipped(target, target.parent)
+    write_small_run(target.parent / "mine")
+    assert newest_run(target.parent, painter_file) == target.parent / "mine"
+    with pytest.raises(UserError, match="exists already"):
+        ship(run, target)
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.painters.ship.SMALL", 0)
+    write_small_run(tmp_path / "run")
+    path = tmp_path / "run" / "unet" / "diffusion_pytorch_model.safetensors"
+    arrays, metadata = read_safetensors(path)
+    write_safetensors(path, arrays | {"conv_in.bias": np.full_like(arrays["conv_in.bias"], 1e5)}, metadata)
+    with pytest.raises(UserError, match=r"conv_in\.bias"):
+        ship(tmp_path / "run", tmp_path / "target")
