@@ -33,8 +33,10 @@ def option(
 
 
 def several_and_kind(each: Field) -> tuple[bool, type]:
-    """Whether a field holds several values, and their type."""
+    """Whether a field holds several values, and their type. Several of which there are none by default are words, and may be none."""
     several = isinstance(each.default, tuple)
+    if several and not each.default:
+        return several, str
     return several, type(each.default[0] if several else each.default)
 
 
@@ -78,7 +80,8 @@ def faults(options: object, prefix: str) -> list[str]:
         value, name = getattr(options, each.name), f"--{prefix}{each.name}"
         several, kind = several_and_kind(each)
         values = value if several and isinstance(value, tuple) else (value,)
-        if several != isinstance(value, tuple) or not values or not all(is_of(kind, one) for one in values):
+        enough = bool(values) or each.default == ()
+        if several != isinstance(value, tuple) or not enough or not all(is_of(kind, one) for one in values):
             found.append(f"{name} is {show(value)}, but must be {'one or more values' if several else KINDS[kind]}")
             continue
         least, most, choices = (each.metadata[bound] for bound in ("least", "most", "choices"))

@@ -162,7 +162,8 @@ def cell_means(x: jt.Var, size: int) -> jt.Var:
 def zeros_(layer: nn.Module) -> nn.Module:
     """Sets a layer's weights to zero, so that what it feeds starts as if the layer were not there (Zhang et al. 2023, zero convolution)."""
     layer.weight.update(jt.zeros_like(layer.weight))
-    layer.bias.update(jt.zeros_like(layer.bias))
+    if layer.bias is not None:
+        layer.bias.update(jt.zeros_like(layer.bias))
     return layer
 
 

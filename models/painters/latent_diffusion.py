@@ -1,7 +1,8 @@
 """The main system at work: masks and reference photos in, pictures out."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jittor as jt
@@ -12,6 +13,8 @@ from models.diffusion.denoiser import Denoiser, guidance_branches, guide
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
+from models.networks.lora import merge, unmerge
+from models.networks.lora_files import read_adapter
 from models.networks.pretrained import load_network, load_networks
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.options import StageOptions
@@ -22,6 +25,7 @@ from utils.options import option
 
 QUICK_STEPS = 5
 EachStep = Callable[[int, int, np.ndarray], None]
+ADAPTER = re.compile(r"(.*?)(?::([-+]?(?:\d+\.?\d*|\.\d+)))?")  # FILE, or FILE:WEIGHT
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,22 @@ class PaintingOptions:
     guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
+    lora: tuple[str, ...] = option((), "adapters of low rank: FILE or FILE:WEIGHT each")
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
 
     def quick(self) -> "PaintingOptions":
         """For a first look at a mask that is still being drawn: few steps, and no guidance, which takes three evaluations a step."""
         return replace(self, sampler="dpm++2m", steps=min(self.steps, QUICK_STEPS), guidance=1.0, ref_guidance=1.0, ref_start=1.0)
 
+    @property
+    def adapters(self) -> list[tuple[Path, float]]:
+        """Files of adapters, and how much of each is wanted."""
+        parts = [ADAPTER.fullmatch(word) for word in self.lora]
+        return [(Path(part[1]), float(part[2] or 1)) for part in parts]
+
     def faults(self) -> list[str]:
-        return ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
+        found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
+        return found + [f"--lora: {path} does not exist" for path, _ in self.adapters if not path.is_file()]
 
 
 @dataclass
@@ -54,6 +66,8 @@ class LatentDiffusion:
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     conditioner: Conditioner
+    adapted: tuple[str, ...] = ()  # the adapters that are merged into the UNet
+    before: dict[str, np.ndarray] = field(default_factory=dict)  # its weights without them
 
     @classmethod
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
@@ -92,6 +106,7 @@ class LatentDiffusion:
         each_step(step, steps, latents): called after each sampling step, counted from 1, with the clean latents [B, 4, h, w] as they are
         estimated so far. What it raises ends the painting.
         """
+        self.adapt(options)
         with jt.no_grad():
             latents = self.latents_of(references)
             colors = np.stack([color_statistics(photo) for photo in references])
@@ -99,6 +114,15 @@ class LatentDiffusion:
             if not np.isfinite(x.numpy()).all():
                 raise UserError("Sampling has left the range of numbers: take smaller scales of guidance (--guidance, --ref_guidance)")
             return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
+
+    def adapt(self, options: PaintingOptions) -> None:
+        """Has the UNet's weights hold the adapters that are asked for, and no others. Raises UserError where one does not fit."""
+        if options.lora == self.adapted:
+            return
+        unmerge(self.unet, self.before)
+        self.adapted, self.before = (), {}
+        adapters = [(read_adapter(path, {"unet": self.unet})["unet"], weight) for path, weight in options.adapters]
+        self.before, self.adapted = merge(self.unet, adapters), options.lora
 
     def latents_of(self, photos: np.ndarray) -> np.ndarray:
         """The scaled latents [B, 4, h, w] of photos uint8 [B, H, W, 3]."""

@@ -5,8 +5,9 @@ Twice, once in each environment, since PyTorch and Jittor are not installed in o
     python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz --export     # with Jittor: writes values.npz
     python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz              # with PyTorch and diffusers: compares
 
-The autoencoder in <run>/vae and the UNet in <run>/unet (either may be absent) run on random inputs. Printed is the largest error of each
-output, in shares of its largest value. The exit status is 1 where one is above 1e-4, or where diffusers misses or does not know a weight.
+The autoencoder in <run>/vae and the UNet in <run>/unet (either may be absent) run on random inputs, the UNet also with an adapter of low
+rank (--lora FILE in both commands). Printed is the largest error of each output, in shares of its largest value. The exit status is 1 where
+one is above 1e-4, or where diffusers misses or does not know a weight.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def inputs(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return arguments
 
 
-def ours(folder: Path) -> dict[str, np.ndarray]:
+def ours(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
     """Outputs of our networks by name."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
@@ -56,6 +57,8 @@ def ours(folder: Path) -> dict[str, np.ndarray]:
     import jittor as jt
 
     from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+    from models.networks.lora import merge
+    from models.networks.lora_files import read_adapter
     from models.networks.pretrained import load_network
     from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 
@@ -69,13 +72,16 @@ def ours(folder: Path) -> dict[str, np.ndarray]:
         else:
             unet = load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / name)
             outputs["unet"] = unet(timestep=TIMESTEPS, **arguments)
+            if lora:
+                merge(unet, [(read_adapter(lora, {"unet": unet})["unet"], 1.0)])
+                outputs["unet with the adapter"] = unet(timestep=TIMESTEPS, **arguments)
     return {key: output.numpy() for key, output in outputs.items()}
 
 
-def theirs(folder: Path) -> dict[str, np.ndarray]:
+def theirs(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
     """Outputs of diffusers' networks by name. Exits where a weight is missing or unexpected."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
     outputs = {}
     for name, arguments in inputs(folder).items():
@@ -91,6 +97,10 @@ def theirs(folder: Path) -> dict[str, np.ndarray]:
                 outputs["vae decoded"] = model.decode(arguments["z"]).sample
             else:
                 outputs["unet"] = model(timestep=torch.from_numpy(TIMESTEPS), **arguments).sample
+                if lora:
+                    state, alphas = StableDiffusionPipeline.lora_state_dict(lora.resolve(), unet_config=model.config)
+                    StableDiffusionPipeline.load_lora_into_unet(state, network_alphas=alphas, unet=model)
+                    outputs["unet with the adapter"] = model(timestep=torch.from_numpy(TIMESTEPS), **arguments).sample
     return {key: output.numpy() for key, output in outputs.items()}
 
 
@@ -99,14 +109,15 @@ def main():
     parser.add_argument("run", type=Path, help="folder that holds vae/ and unet/")
     parser.add_argument("values", type=Path, help=".npz file of our outputs")
     parser.add_argument("--export", action="store_true", help="write our outputs instead of comparing them with diffusers'")
+    parser.add_argument("--lora", type=Path, help="an adapter of the UNet")
     args = parser.parse_args()
     if args.export:
-        np.savez(args.values, **ours(args.run))
+        np.savez(args.values, **ours(args.run, args.lora))
         return
     values = np.load(args.values)
-    errors = {key: np.abs(values[key] - output).max() / np.abs(output).max() for key, output in theirs(args.run).items()}
+    errors = {key: np.abs(values[key] - output).max() / np.abs(output).max() for key, output in theirs(args.run, args.lora).items()}
     for key, error in errors.items():
-        print(f"{key:12} {error:.1e}")
+        print(f"{key:22} {error:.1e}")
     if not all(error <= TOLERANCE for error in errors.values()):  # NaN fails too
         sys.exit(f"above {TOLERANCE}")
 

@@ -141,3 +141,14 @@ def lggan_inputs() -> dict[str, np.ndarray]:
     """
     mask = np.uint8(np.abs(normal("patches", 2, 16, 24) * 3)) % 6 * 5
     return {"mask": mask.repeat(4, 1).repeat(4, 2), "image": np.tanh(normal("photo", 2, 3, 8, 12)).repeat(8, 2).repeat(8, 3)}
+
+
+# Layers of the UNet "ours" that a low-rank adapter is beside: one of every kind
+LORA_LAYERS = (
+    *(f"down_blocks.1.attentions.0.transformer_blocks.0.{end}" for end in ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")),
+    *(f"down_blocks.1.attentions.0.transformer_blocks.0.{end}" for end in ("attn2.to_q", "attn2.to_k", "attn2.to_out.0", "ff.net.0.proj")),
+    "down_blocks.1.attentions.0.proj_in",  # a 1x1 convolution
+    "down_blocks.1.resnets.0.conv1",  # one of 3x3
+    "down_blocks.0.downsamplers.0.conv",  # one with a stride
+)
+LORA = {"rank": 2, "alpha": 3.0}

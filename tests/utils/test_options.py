@@ -12,6 +12,7 @@ class Options:
     rate: float = option(0.5, "of something", least=0, most=1)
     channels: tuple[int, ...] = option((8, 16), "of each level", least=4, fixed=True)
     kind: str = option("a", "which", choices=("a", "b"), fixed=True)
+    names: tuple[str, ...] = option((), "of files")
 
 
 def parsed(*words):
@@ -24,6 +25,7 @@ def test_what_the_command_line_says_and_nothing_else_is_given():
     _, args = parsed("--some_steps", "3", "--some_channels", "4", "8", "16")
     assert given(args, Options, "some_") == {"steps": 3, "channels": (4, 8, 16)}
     assert given(args, Options, "other_") == {}
+    assert given(parsed("--some_names", "a", "b")[1], Options, "some_") == {"names": ("a", "b")}
 
 
 def test_the_help_says_what_a_field_is_and_what_the_presets_have():
@@ -35,6 +37,8 @@ def test_the_help_says_what_a_field_is_and_what_the_presets_have():
 @pytest.mark.parametrize("changed, words", [
     ({}, []),
     ({"rate": 1}, []),
+    ({"names": ("a", "b")}, []),
+    ({"names": "a"}, ["--some_names is a, but must be one or more values"]),
     ({"steps": 0}, ["--some_steps is 0, but must be at least 1"]),
     ({"rate": 1.5}, ["--some_rate is 1.5, but must be at most 1"]),
     ({"rate": float("nan")}, ["--some_rate is nan, but must be a finite number"]),
@@ -54,7 +58,7 @@ def test_every_value_that_a_field_does_not_allow_is_named(changed, words):
 
 
 def test_options_come_back_from_json_and_what_it_does_not_have_keeps_its_value():
-    stored = asdict(Options(steps=3, channels=(4, 5))) | {"channels": [4, 5]}
+    stored = asdict(Options(steps=3, channels=(4, 5))) | {"channels": [4, 5], "names": []}
     assert from_stored(Options(), stored) == Options(steps=3, channels=(4, 5))
     assert from_stored(Options(steps=7), {"kind": "b"}) == Options(steps=7, kind="b")
     with pytest.raises(ValueError, match="unknown option colour"):

@@ -1,4 +1,4 @@
-"""Guidance costs only where it is wanted."""
+"""Guidance costs only where it is wanted, and adapters are there as long as they are."""
 
 import jittor as jt
 import numpy as np
@@ -6,9 +6,12 @@ import pytest
 
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner
+from models.networks.lora import adapt, adapter_of
+from models.networks.lora_files import write_adapter
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from tests.small import OPTIONS
+from utils.checkpoint import module_arrays
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +36,27 @@ def test_branches_are_evaluated_only_inside_the_interval(painter, monkeypatch, o
     masks, references = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
     pictures = painter.paint(masks, references, [1, 2], PaintingOptions(steps=4, **{"guidance_low": 0.0, "guidance_high": 1.0} | options))
     assert seen == expected and pictures.shape == references.shape and pictures.dtype == np.uint8
+
+
+def test_adapters_are_merged_for_as_long_as_they_are_asked_for(painter, tmp_path):
+    other = UNet2DConditionModel(painter.unet.config)
+    adapt(other, rank=2)
+    adapter = {name: (down, np.ones_like(up)) for name, (down, up) in adapter_of(other).items()}
+    write_adapter(tmp_path / "a:b.safetensors", {"unet": adapter}, {"unet": painter.unet}, {})
+    before = module_arrays(painter.unet)
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8), [1, 2]
+    file, small = str(tmp_path / "a:b.safetensors"), {"steps": 2, "guidance": 1.0, "ref_guidance": 1.0}
+
+    def painted(*lora):
+        options = PaintingOptions(**small, lora=lora)
+        assert options.faults() == []
+        return painter.paint(*inputs, options)
+
+    plain, whole, half = painted(), painted(file), painted(f"{file}:0.5")
+    assert not np.array_equal(plain, whole) and not np.array_equal(whole, half)
+    assert np.array_equal(painted(f"{file}:0.25", f"{file}:0.25"), half)
+    assert np.array_equal(painted(), plain)
+    after = module_arrays(painter.unet)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert PaintingOptions(lora=(f"{file}:0,5", "")).faults() == [f"--lora: {file}:0,5 does not exist", "--lora: . does not exist"]

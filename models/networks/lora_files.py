@@ -1,0 +1,117 @@
+"""Adapters of low rank on disk.
+
+What is written has kohya's spelling, which diffusers, ComfyUI and others read alike:
+
+    lora_unet_<layer, with _ for .>.lora_down.weight   [r, in]    (lora_te_… of a text encoder; [r, in, k, k] of a convolution)
+    lora_unet_<layer>.lora_up.weight                   [out, r]   with all scales in it
+    lora_unet_<layer>.alpha                            r, so that the scale, alpha / r, is 1
+
+Read are that, and the spellings that diffusers and peft have had: `unet.<layer>.lora_A.weight` and `lora_B`, `….lora.down.weight` and
+`lora.up`, `….processor.to_q_lora.down.weight`, `text_encoder.<layer>.lora_linear_layer.down.weight`; their scale is in the metadata.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+from models.networks.lora import Adapter
+from utils.checkpoint import as_array, read_metadata, read_weights, write_safetensors
+from utils.errors import UserError
+
+# How the names of a network's layers begin; what is written, first
+PREFIXES = {"unet": ("lora_unet_", "unet_", "base_model_model_", ""), "text_encoder": ("lora_te_", "lora_te1_", "text_encoder_")}
+PARTS = {
+    "down": ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_linear_layer.down.weight"),
+    "up": ("lora_up.weight", "lora_B.weight", "lora_B.default.weight", "lora.up.weight", "lora_linear_layer.up.weight"),
+    "alpha": ("alpha",),
+}
+PROCESSOR = re.compile(r"\.processor\.(to_\w+)_lora\.")  # as attention had it when it had "processors"
+
+
+def write_adapter(path: Path, adapters: Mapping[str, Adapter], networks: Mapping[str, jt.Module], metadata: dict[str, str]) -> None:
+    """Writes the adapters of networks, by the networks' names (keys of PREFIXES). Which weights they belong to goes into the metadata."""
+    arrays = {}
+    for network, adapter in adapters.items():
+        for layer, (down, up) in adapter.items():
+            name = PREFIXES[network][0] + layer.replace(".", "_")
+            arrays |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(len(down), np.float32)}
+    write_safetensors(path, arrays, metadata | {f"base_{name}": base(networks[name], adapter) for name, adapter in adapters.items()})
+
+
+def read_adapter(path: Path, networks: Mapping[str, jt.Module]) -> dict[str, Adapter]:
+    """The adapters in a file, by network, for these networks.
+
+    Raises UserError where it is damaged, where any array is for none of their layers or does not fit its layer, and where it was written
+    here for other weights than the networks have.
+    """
+    arrays = read_weights(path)
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    own = {name: layers_of(network) for name, network in networks.items()}
+    layers = {prefix + layer.replace(".", "_"): (name, layer) for name in own for layer in own[name] for prefix in PREFIXES[name]}
+    found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    wrong = []
+    for key, array in arrays.items():
+        layer, part = layer_and_part(key)
+        if layer in layers and part:
+            found.setdefault(layers[layer], {})[part] = array
+        else:
+            wrong.append(key)
+    adapters: dict[str, Adapter] = {}
+    for (name, layer), parts in found.items():
+        down, up = parts.get("down"), parts.get("up")
+        if down is None or up is None or not fits(own[name][layer].shape, down, up):
+            wrong.append(f"{name} {layer}")
+            continue
+        alpha = parts["alpha"].item() if "alpha" in parts else stored_alpha(metadata, name, layer)
+        scale = 1.0 if alpha is None else alpha / len(down)
+        adapters.setdefault(name, {})[layer] = (down, up * np.float32(scale))
+    others = [name for name, adapter in adapters.items() if metadata.get(f"base_{name}", same := base(networks[name], adapter)) != same]
+    if wrong or others or not adapters:
+        reason = f"these do not fit: {', '.join(sorted(wrong)[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}"
+        if not wrong:
+            reason = f"it was trained on other weights of {', '.join(others)}" if others else "it holds none"
+        raise UserError(f"{path} is no adapter for {' and '.join(networks)} of this run, and nothing of it is used: {reason}")
+    return adapters
+
+
+def layers_of(network: jt.Module) -> dict[str, jt.Var]:
+    """The weights of a network's linear maps and convolutions, by layer."""
+    return {name.removesuffix(".weight"): var for name, var in network.state_dict().items() if name.endswith(".weight") and var.ndim > 1}
+
+
+def layer_and_part(key: str) -> tuple[str, str | None]:
+    """A key of a file as the layer, spelt with _ for ., and a key of PARTS."""
+    key = PROCESSOR.sub(lambda match: f".{'to_out.0' if match[1] == 'to_out' else match[1]}.lora.", key)
+    for part, endings in PARTS.items():
+        for ending in endings:
+            if key.endswith(f".{ending}"):
+                return key.removesuffix(f".{ending}").replace(".", "_"), part
+    return key, None
+
+
+def fits(shape: tuple[int, ...], down: np.ndarray, up: np.ndarray) -> bool:
+    """Whether up · down can be added to a weight of this shape; so it can where one is of a linear map, the other of a 1x1 convolution."""
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    finite = np.isfinite(down).all() and np.isfinite(up).all()
+    return bool(finite and up.shape[0] == outputs and up.size == outputs * len(down) and down.size == inputs * len(down))
+
+
+def stored_alpha(metadata: dict[str, str], network: str, layer: str) -> float | None:
+    """A layer's alpha as diffusers stores it beside peft's spelling; None where it does not, which means a scale of 1."""
+    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    own = [alpha for name, alpha in config.get(f"{network}.alpha_pattern", {}).items() if f".{layer}".endswith(f".{name}")]
+    return own[0] if own else config.get(f"{network}.lora_alpha")
+
+
+def base(network: jt.Module, adapter: Adapter) -> str:
+    """What the weights are known by that an adapter is added to."""
+    digest, layers = hashlib.sha256(), layers_of(network)
+    for layer in sorted(adapter):
+        digest.update(layer.encode() + np.ascontiguousarray(as_array(layers[layer])).data)
+    return digest.hexdigest()[:16]
