@@ -110,8 +110,8 @@ def stored_alpha(metadata: dict[str, str], network: str, layer: str) -> float | 
 
 
 def base(network: jt.Module, adapter: Adapter) -> str:
-    """What the weights are known by that an adapter is added to."""
+    """What the weights are known by that an adapter is added to: the same for a run and for its small version in float16."""
     digest, layers = hashlib.sha256(), layers_of(network)
     for layer in sorted(adapter):
-        digest.update(layer.encode() + np.ascontiguousarray(as_array(layers[layer])).data)
+        digest.update(layer.encode() + np.ascontiguousarray(as_array(layers[layer]).astype(np.float16)).data)
     return digest.hexdigest()[:16]
