@@ -31,7 +31,7 @@ def find_captions(folders, photos, bad):
     captions = {}
     for name, value in read_items(path, bad):
         stem = name if name in photos else without_ending(name)
-        place = photos.get(stem, path.parent / name)
+        place = photos.get(stem, path / name)
         if stem not in photos:
             bad.append(BadFile(place, f"named in {CAPTIONS}, but there is no such picture"))
         elif stem in captions:
@@ -44,18 +44,18 @@ def read_prompts(path, stems):
     """The prompts of a file, {stem: prompt}, for masks of these stems, each of which must be named.
 
     Raises UserError with one report of all faults: a name without a mask or named twice, a mask without a prompt, a prompt that is no text,
-    empty or too long, a file that is not JSON.
+    empty or too long, a file that is not JSON. `read_lone_prompts` (datasets/text_pairs.py) reads prompts of no masks.
     """
     path, bad, prompts = Path(path), [], {}
     for name, value in read_items(path, bad):
         stem = name if name in stems else without_ending(name)
         if stem not in stems:
-            bad.append(BadFile(path.parent / name, "named in the prompts, but there is no such mask"))
+            bad.append(BadFile(path / name, "named in the prompts, but there is no such mask"))
         elif stem in prompts:
-            bad.append(BadFile(path.parent / name, "named twice in the prompts"))
-        prompts[stem] = only_text(path.parent / name, value, bad)
+            bad.append(BadFile(path / name, "named twice in the prompts"))
+        prompts[stem] = only_text(path / name, value, bad)
     if not any(fault.path == path for fault in bad):
-        bad += [BadFile(path.parent / stem, "not named in the prompts") for stem in sorted(set(stems) - prompts.keys())]
+        bad += [BadFile(path / stem, "not named in the prompts") for stem in sorted(set(stems) - prompts.keys())]
     if bad:
         raise UserError(report(f"{path}: {len(bad)} faults", bad, "Nothing was generated."))
     return prompts
@@ -85,15 +85,16 @@ def texts(path, value, bad):
 
 
 def only_text(path, value, bad):
-    """A caption, with white space made single spaces; its fault is added to `bad`."""
+    """A caption, with white space made single spaces; where it is at fault "", and the fault is added to `bad`."""
     if not isinstance(value, str):
         bad.append(BadFile(path, "caption that is no text"))
         return ""
-    text = " ".join(value.split())
+    text, fault = " ".join(value.split()), None
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        bad.append(BadFile(path, "caption that is not UTF-8"))
+        fault = BadFile(path, "caption that is not UTF-8")
     elif not text:
-        bad.append(BadFile(path, "empty caption"))
+        fault = BadFile(path, "empty caption")
     elif len(text) > LONGEST:
-        bad.append(BadFile(path, f"caption of more than {LONGEST} characters", f"{len(text)}"))
-    return text
+        fault = BadFile(path, f"caption of more than {LONGEST} characters", f"{len(text)}")
+    bad += [fault] if fault else []
+    return "" if fault else text

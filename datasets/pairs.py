@@ -27,7 +27,7 @@ class Pair:
 
     stem: str
     image: Path
-    mask: Path
+    mask: Path | None  # None in a set of photos and captions alone (datasets/text_pairs.py)
     captions: tuple[str, ...] = ()  # each says what the whole picture shows
 
 
@@ -56,7 +56,7 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
     photos = {path.stem: path for path in files_in(folder / "imgs", PICTURES)}  # those left out may have captions too
     captions = find_captions((folder, folder / "imgs"), photos, bad)
     pairs = [replace(pair, captions=captions.get(pair.stem, ())) for pair in pairs]
-    return _without(bad, pairs, folder, skip_bad, report_path) if bad else pairs
+    return without_bad(bad, pairs, folder, skip_bad, report_path)
 
 
 def examine_training_pairs(root, workers=WORKERS, cache=None, leave_out=None):
@@ -85,19 +85,27 @@ def examine_training_pairs(root, workers=WORKERS, cache=None, leave_out=None):
     bad += [BadFile(images[stem], "no mask of this name") for stem in images.keys() - masks.keys()]
     bad += [BadFile(masks[stem], "no picture of this name") for stem in masks.keys() - images.keys()]
     pairs = [Pair(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    decode_all(pairs, bad, workers, cache)
+    strange = {*strange_images, *strange_masks} - {f"imgs/{CAPTIONS}"}
+    mention("neither picture nor mask, ignored", strange)
+    return folder, pairs, bad
+
+
+def decode_all(pairs, bad, workers, cache):
+    """Decodes every picture and mask of the pairs that the cache does not remember; adds a BadFile to the list `bad` for each fault."""
     converted = []
     known = _read_cache(cache)
 
     def fingerprint_if_sound(pair):
-        states = (pair.image.stat(), pair.mask.stat())
+        states = [path.stat() for path in (pair.image, pair.mask) if path is not None]
         fingerprint = " ".join([str(pair.image), *(f"{state.st_size} {state.st_mtime_ns}" for state in states)])
         if fingerprint in known:
             return fingerprint
         picture = attempt(open_picture, pair.image, bad)
-        mask = attempt(read_mask, pair.mask, bad)
-        if picture is None or mask is None:
+        mask = attempt(read_mask, pair.mask, bad) if pair.mask is not None else None
+        if picture is None or (mask is None and pair.mask is not None):
             return None
-        if picture.size != mask.shape[::-1]:
+        if mask is not None and picture.size != mask.shape[::-1]:
             sizes = "picture {}x{}, mask {}x{}".format(*picture.size, *mask.shape[::-1])
             bad.append(BadFile(pair.image, "mask of another size", sizes))
             return None
@@ -110,16 +118,15 @@ def examine_training_pairs(root, workers=WORKERS, cache=None, leave_out=None):
     if cache and sound != known:
         with atomic_write(cache) as file:
             file.write(json.dumps(sorted(sound), indent=0).encode())
-
     mention("read as RGB", converted)
-    strange = {*strange_images, *strange_masks} - {f"imgs/{CAPTIONS}"}
-    mention("neither picture nor mask, ignored", strange)
-    return folder, pairs, bad
 
 
-def _without(bad, pairs, folder, skip_bad, report_path):
+def without_bad(bad, pairs, folder, skip_bad, report_path):
     """The pairs without those of the bad files, with a report on stderr; raises the report as UserError unless `skip_bad`."""
-    bad_stems = {fault.path.stem for fault in bad}
+    if not bad:
+        return pairs
+    folders = {path.parent for pair in pairs for path in (pair.image, pair.mask) if path is not None}
+    bad_stems = {fault.path.stem for fault in bad if fault.path.parent in folders}  # others are names in a file of captions
     kept = [pair for pair in pairs if pair.stem not in bad_stems]
     if not kept:
         end = "No sound pair is left to train on."

@@ -44,7 +44,7 @@ REPORT = {
     f"caption of more than {LONGEST} characters: 1": [f"  imgs/c.jpg ({LONGEST + 1})"],
     "caption that is not UTF-8: 1": ["  imgs/d.jpg"],
     "empty caption: 1": ["  imgs/b.jpg"],
-    "named in captions.json, but there is no such picture: 1": ["  train_resized/z"],
+    "named in captions.json, but there is no such picture: 1": ["  captions.json/z"],
     "named twice in captions.json: 1": ["  imgs/c.jpg"],
 }
 
@@ -59,6 +59,8 @@ def test_one_report_names_every_fault_and_skip_bad_leaves_those_pairs_out(root, 
     write(path, FAULTS.replace('"d":', '"z2":'))
     assert stems(check_training_pairs(root, skip_bad=True)) == ["d"]
     assert "Left out as asked; 1 pairs remain." in capsys.readouterr().err
+    write(path, {"d.2": "lost"})  # whose stem, were it a file, would be d
+    assert stems(check_training_pairs(root, skip_bad=True)) == ["a", "c", "d"]
 
 
 @pytest.mark.parametrize("content", ["{damaged", '["a"]', "3", "[" * 100000])
@@ -100,11 +102,11 @@ def test_one_report_names_every_fault_of_prompts(tmp_path):
     with pytest.raises(UserError) as caught:
         read_prompts(path, {"m", "n", "o"})
     expected = {
-        "caption that is no text: 1": [f"  {tmp_path.name}/n"],
-        "empty caption: 1": [f"  {tmp_path.name}/m"],
-        "named in the prompts, but there is no such mask: 1": [f"  {tmp_path.name}/x"],
-        "named twice in the prompts: 1": [f"  {tmp_path.name}/m.png"],
-        "not named in the prompts: 1": [f"  {tmp_path.name}/o"],
+        "caption that is no text: 1": ["  prompts.json/n"],
+        "empty caption: 1": ["  prompts.json/m"],
+        "named in the prompts, but there is no such mask: 1": ["  prompts.json/x"],
+        "named twice in the prompts: 1": ["  prompts.json/m.png"],
+        "not named in the prompts: 1": ["  prompts.json/o"],
     }
     assert_reported(str(caught.value), expected)
     assert str(caught.value).startswith(f"{path}: 5 faults.")
