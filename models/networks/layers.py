@@ -141,6 +141,13 @@ def leaky_relu(x: jt.Var, slope: float = 0.2) -> jt.Var:
     return jt.ternary(wide > 0, wide, slope * wide).cast(x.dtype)
 
 
+class ReLU(nn.Module):
+    """max(x, 0), in x's dtype. Jittor's own does not compile for 16 bits where it is not fused with a cast."""
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        return leaky_relu(x, 0)
+
+
 def upsample_nearest(x: jt.Var, factor: int) -> jt.Var:
     """[B, C, h, w] → [B, C, factor·h, factor·w], each value repeated."""
     b, c, h, w = x.shape

@@ -11,7 +11,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.networks.layers import Conv2d, autocast, freeze
+from models.networks.layers import Conv2d, ReLU, autocast, freeze
 from models.networks.recompute import recomputed
 
 MEAN = np.array([0.4488, 0.4371, 0.4040], np.float32) * 255  # red, green and blue of DIV2K, on which published weights were trained
@@ -44,12 +44,13 @@ class CALayer(nn.Module):
     def __init__(self, channels: int, reduction: int):
         super().__init__()
         narrow = channels // reduction
-        self.conv_du = nn.Sequential(Conv2d(channels, narrow, 1), nn.ReLU(), Conv2d(narrow, channels, 1), nn.Sigmoid())
+        self.conv_du = nn.Sequential(Conv2d(channels, narrow, 1), ReLU(), Conv2d(narrow, channels, 1), nn.Sigmoid())
 
     def execute(self, x: jt.Var) -> jt.Var:
         # by rows first: added up one by one in float32, the values of a large map would be lost to rounding
-        means = x.float32().mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
-        return x * self.factors(means).cast(x.dtype)
+        wide = x.float32()
+        means = wide.mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
+        return (wide * self.factors(means)).cast(x.dtype)  # a sigmoid that is rounded to float16 goes wrong in some of Jittor's kernels
 
     def factors(self, means: jt.Var) -> jt.Var:
         """Means [B, C, 1, 1] → factors [B, C, 1, 1], both float32."""
@@ -63,7 +64,7 @@ class RCAB(nn.Module):
     def __init__(self, channels: int, reduction: int):
         super().__init__()
         first, second = (Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        self.body = nn.Sequential(first, nn.ReLU(), second, CALayer(channels, reduction))
+        self.body = nn.Sequential(first, ReLU(), second, CALayer(channels, reduction))
 
     def execute(self, x: jt.Var) -> jt.Var:
         return self.body(x) + x
