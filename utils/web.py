@@ -226,8 +226,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(403, "Only the server's own page may ask this.")
         path = self.path.partition("?")[0]
         if self.server.token:
-            given, _, path = path.removeprefix("/").partition("/")
-            if not hmac.compare_digest(given.encode(errors="replace"), self.server.token.encode()):
+            given, slash, path = path.removeprefix("/").partition("/")
+            if not slash or not hmac.compare_digest(given.encode(errors="replace"), self.server.token.encode()):
                 raise Refused(403, "Use the whole address that the server printed; its last part is a secret.")
             path = f"/{path}"
         route = self.server.find("GET" if self.command == "HEAD" else self.command, path)

@@ -26,7 +26,7 @@ const WORDS = {
   opacity: ["Mask over picture", "掩码不透明度"],
   side: ["Side by side", "并排"],
   full: ["Full", "大图"],
-  light: ["Light", "光线与色调"],
+  light: ["Light", "光线"],
   light_hint: ["The picture takes its light and colours from this photo.", "画面的光线和颜色取自这张照片。"],
   own_photo: ["Your own photo", "用自己的照片"],
   words: ["Words", "文字描述"],

@@ -199,6 +199,7 @@ const ACTIONS = {
   clear: () => board.change(() => labels.map.fill(settings.label)),
   open: () => byId("opener").showModal(),
   help: () => byId("keys").showModal(),
+  more: () => byId("all-options").showModal(),
   paint: () => painting.paint(false),
   stop: () => stop(),
   "save-mask": saveMask,

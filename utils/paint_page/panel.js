@@ -1,4 +1,4 @@
-// The right-hand side: the photo whose light is taken, words, and what the painter can be told.
+// Below the pictures: the photo whose light is taken, words, and what the painter can be told.
 
 import { inEachLanguage, say, sayOption } from "./language.js";
 import { sendPhoto } from "./server.js";
@@ -81,7 +81,7 @@ export class Panel {
   markPhoto() {
     const at = this.chosen === "own" ? photos.querySelector(".own") : photos.querySelectorAll("button:not(.own)")[this.chosen];
     for (const button of photos.children) button.setAttribute("aria-checked", button === at);
-    at?.scrollIntoView({ block: "nearest" });
+    at?.scrollIntoView({ block: "nearest", inline: "center" });
   }
 
   // ------------------------------------------------------------------------------------------------------ seed and name
@@ -156,8 +156,7 @@ export class Panel {
       remember({ color_match: chosen });
       this.changed();
     }));
-    document.getElementById("words-section").hidden = !places.words.children.length;
-    document.getElementById("options-section").hidden = !places.first.children.length;
+    places.words.hidden = !places.words.children.length;
   }
 
   failed(error) {
@@ -208,8 +207,8 @@ function choice(option, value, set) {
 }
 
 function sentence(called, value, set) {
-  const area = document.createElement("textarea");
-  Object.assign(area, { rows: 2, maxLength: 1000, value, placeholder: called });
+  const area = document.createElement("input");
+  Object.assign(area, { type: "text", maxLength: 1000, value, placeholder: called });
   area.addEventListener("change", () => set(area.value.trim()));
   return area;
 }
