@@ -29,7 +29,7 @@ from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
-from models.painters.pictures import SIZE, pack, painted
+from models.painters.pictures import SIZE, pack, painted, words_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
 from models.runs import find_judge, find_super_resolution, is_shipped, load_painter
 from models.serving import page
@@ -163,7 +163,7 @@ def main() -> None:
             if BUILT_IN in (args.input_path, args.img_path):
                 with parallel.main_first():
                     draw_built_in(BUILT_IN)
-            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs)
+            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs, **words_of(args.options))
             judge = judge_of(args)
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:

@@ -135,8 +135,11 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
         stage = system.stage(name)(run.options[name], run.folder)
         for network, path in published_weights(args, system.stage(name)).items():
+            learner = next((learner for learner in stage.learners.values() if network in learner.networks), None)
+            if learner is None:
+                raise UserError(f"--init_{network}: with these options, stage {name} trains no network {network}")
             if name not in begun:
-                next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
+                learner.initialise(network, path)
         if not train(stage, pairs, run, system.following([name])[1:], args.workers, stop):
             return False
         del stage

@@ -8,9 +8,10 @@ The photos are those of the training set, or any folder of pictures.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from datasets.captions import read_prompts
 from datasets.checks import WORKERS, attempt, existing_folder, files_by_stem, files_in, in_threads, report
 from datasets.landscape import MASKS, PICTURES, BadFile, open_picture, read_mask
 from datasets.leave_out import without_ending
@@ -19,14 +20,15 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class TestPair:
-    """A picture to make: from `mask`, in the style of `reference`, to be called `<stem>.jpg`."""
+    """A picture to make: from `mask`, in the style of `reference`, showing what `caption` says, to be called `<stem>.jpg`."""
 
     stem: str
     mask: Path
     reference: Path
+    caption: str = ""
 
 
-def find_test_pairs(input_path, img_path, pairs=None):
+def find_test_pairs(input_path, img_path, pairs=None, prompt="", prompts=""):
     """Masks with their reference pictures -> list of TestPair, sorted by stem; every file is decoded once.
 
     input_path: the folder of the masks, or the folder above it.
@@ -35,6 +37,7 @@ def find_test_pairs(input_path, img_path, pairs=None):
     pairs: JSON file, a flat object {mask: reference}, names with or without extension and folder; only the masks it
     names are made. By default `label_to_img.json` (or the only .json file) in or beside the folder of the masks, which
     must name every mask.
+    prompt: the caption of all pictures. prompts: JSON file of a caption for each (datasets/captions.py).
 
     Raises UserError when a folder or the JSON is not found, is ambiguous or malformed, and with one report of all files
     that are named and missing, masks that are not named, and files that cannot be used.
@@ -69,7 +72,8 @@ def find_test_pairs(input_path, img_path, pairs=None):
     in_threads(lambda path: attempt(readers[path], path, bad), readers, WORKERS, "checking masks and references")
     if bad:
         raise UserError(report(f"{labels} with {listing}: {len(bad)} faults", bad, "Nothing was generated."))
-    return [found[stem] for stem in sorted(found)]
+    captions = read_prompts(prompts, found) if prompts else dict.fromkeys(found, prompt)
+    return [replace(found[stem], caption=captions[stem]) for stem in sorted(found)]
 
 
 def find_photos(img_path):

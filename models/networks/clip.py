@@ -6,7 +6,7 @@ folders. OpenAI's own .pt files are TorchScript programs with other names, and a
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 from PIL import Image
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from models.networks.layers import LayerNorm, Linear
 from models.ops.attention import scaled_dot_product_attention
@@ -25,7 +25,7 @@ from utils.errors import UserError
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # of the RGB values, 0..1, that CLIP was trained on
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 CONTEXT_LENGTH = 77  # tokens of every text, with the first and the last
-END_OF_TEXT = "<|endoftext|>"
+START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 
 
 @dataclass
@@ -222,9 +222,14 @@ class CLIPModel(nn.Module):
 
     def text_features(self, ids: np.ndarray) -> jt.Var:
         """Token ids, integers [B, N] → [B, D], of any length: the last hidden state at the end of the text."""
-        eos = self.config.text_config.eos_token_id
-        end = ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1)  # the first of several
+        end = ends_of_texts(ids, self.config.text_config)
         return self.text_projection(self.text_model(ids)[np.arange(len(ids)), end])
+
+
+def ends_of_texts(ids: np.ndarray, config: CLIPTextConfig) -> np.ndarray:
+    """Where the texts of token ids, integers [B, N], end: [B]."""
+    eos = config.eos_token_id
+    return ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1)  # the first of several
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -243,41 +248,95 @@ def load_clip(folder: str | Path) -> CLIPModel:
 def read_config(path: Path) -> CLIPConfig:
     """The configuration of a CLIPModel from transformers' config.json. Raises UserError."""
 
-    def known(config_class: type, stored: dict) -> dict:
-        return {name: stored[name] for name in (field.name for field in fields(config_class)) if name in stored}
+    def read(stored: dict) -> CLIPConfig:
+        text, vision = stored["text_config"], stored["vision_config"]
+        parts = {
+            "text_config": CLIPTextConfig(**known(CLIPTextConfig, text)),
+            "vision_config": CLIPVisionConfig(**known(CLIPVisionConfig, vision)),
+        }
+        return CLIPConfig(**known(CLIPConfig, stored) | parts)
 
+    config = reading_config(path, "CLIPModel", read)
+    check_activations(path, config.text_config, config.vision_config)
+    return config
+
+
+def read_text_config(path: Path) -> CLIPTextConfig:
+    """The configuration of the text tower from transformers' config.json of a CLIPTextModel, or of a CLIPModel. Raises UserError."""
+    config = reading_config(
+        path, "CLIPTextModel", lambda stored: CLIPTextConfig(**known(CLIPTextConfig, stored.get("text_config", stored)))
+    )
+    check_activations(path, config)
+    return config
+
+
+def known(config_class: type, stored: dict) -> dict:
+    """The fields of a configuration that there are here."""
+    return {name: stored[name] for name in (field.name for field in fields(config_class)) if name in stored}
+
+
+def reading_config(path: Path, network: str, read: Callable[[dict], CLIPConfig | CLIPTextConfig]) -> CLIPConfig | CLIPTextConfig:
+    """read(what the JSON file at `path` holds). Raises UserError."""
     try:
-        stored = known(CLIPConfig, json.loads(path.read_text()))
-        stored["text_config"] = CLIPTextConfig(**known(CLIPTextConfig, stored["text_config"]))
-        stored["vision_config"] = CLIPVisionConfig(**known(CLIPVisionConfig, stored["vision_config"]))
+        return read(json.loads(path.read_text()))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; a folder of transformers' CLIPModel is expected") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the configuration of transformers' CLIPModel ({error!r}): give the folder of one") from error
-    for part in (stored["text_config"], stored["vision_config"]):
+        raise UserError(f"cannot read {path}: {error.strerror}; a folder of transformers' {network} is expected") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not the configuration of transformers' {network} ({error!r}): give the folder of one") from error
+
+
+def check_activations(path: Path, *parts: CLIPTextConfig | CLIPVisionConfig) -> None:
+    for part in parts:
         if part.hidden_act not in ACTIVATIONS:
             raise UserError(f"{path}: hidden_act {part.hidden_act} is not known here, only {', '.join(ACTIVATIONS)}")
-    return CLIPConfig(**stored)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer of `folder`/tokenizer.json, cutting and filling texts to 77 tokens. Raises UserError.
+    """The tokenizer of a folder, its tokenizer.json or vocab.json and merges.txt, cutting and filling texts to 77 tokens. Raises UserError.
 
-    Texts are filled with the end-of-text token, as for OpenAI's models and Stable Diffusion 1.
+    Texts are filled with the token that special_tokens_map.json beside it names, as Stable Diffusion 2's does, else with the end-of-text
+    token, as for OpenAI's models and Stable Diffusion 1.
     """
-    path = Path(folder) / "tokenizer.json"
+    folder = Path(folder)
+    path = folder / "tokenizer.json"
+    apart = folder / "vocab.json", folder / "merges.txt"
     try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str(path.read_text("utf-8")) if path.is_file() or not apart[0].is_file() else of_merges(*apart)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; copy it there from where the weights come from") from error
     except Exception as error:  # the library raises nothing more special
-        raise UserError(f"{path} is damaged ({error}): download or copy it again") from error
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    if end is None:
+        raise UserError(f"{path if path.is_file() else apart[0]} is damaged ({error}): download or copy it again") from error
+    if tokenizer.token_to_id(END_OF_TEXT) is None:
         raise UserError(f"{path} is not CLIP's: it has no token {END_OF_TEXT}")
+    padding = padding_token(folder / "special_tokens_map.json")
+    if tokenizer.token_to_id(padding) is None:
+        raise UserError(f"{folder / 'special_tokens_map.json'} fills texts with {padding}, which {path} does not know: copy both again")
     tokenizer.enable_truncation(CONTEXT_LENGTH)
-    tokenizer.enable_padding(length=CONTEXT_LENGTH, pad_id=end, pad_token=END_OF_TEXT)
+    tokenizer.enable_padding(length=CONTEXT_LENGTH, pad_id=tokenizer.token_to_id(padding), pad_token=padding)
     return tokenizer
+
+
+def of_merges(vocabulary: Path, merges: Path) -> Tokenizer:
+    """CLIP's tokenizer from the two files that it was published as. Raises what the library raises."""
+    bpe = models.BPE.from_file(str(vocabulary), str(merges), unk_token=END_OF_TEXT, end_of_word_suffix="</w>", continuing_subword_prefix="")
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (START_OF_TEXT, END_OF_TEXT)])
+    start, end = ((token, tokenizer.token_to_id(token)) for token in (START_OF_TEXT, END_OF_TEXT))
+    tokenizer.post_processor = processors.RobertaProcessing(sep=end, cls=start, trim_offsets=False, add_prefix_space=False)
+    return tokenizer
+
+
+def padding_token(path: Path) -> str:
+    """The token that special_tokens_map.json fills texts with; the end-of-text token where there is no such file. Raises UserError."""
+    try:
+        token = json.loads(path.read_text("utf-8")).get("pad_token", END_OF_TEXT) if path.is_file() else END_OF_TEXT
+        return token["content"] if isinstance(token, dict) else str(token)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): download or copy it again") from error
 
 
 # ----------------------------------------------------------------------------------------------------------- embeddings

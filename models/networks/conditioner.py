@@ -1,4 +1,4 @@
-"""What the UNet is told: the mask, which keeps its place, and the reference photo, of which only the style is kept.
+"""What the UNet is told: the mask, which keeps its place, the reference photo, of which only the style is kept, and words.
 
 Each condition has an encoder of its own, which gives a part of the `Conditions`; what several give of one kind is joined.
 
@@ -9,11 +9,15 @@ input of every level (in the manner of T2I-Adapter, Mou et al. 2023).
 The reference reaches it twice as well. Patches of its latents become tokens for cross-attention, without positions: a set of tokens
 cannot say where anything was. Statistics of its colours and latents join the time embedding.
 
-Any condition can be left out for guidance, picture by picture (`LEFT_OUT`): an unknown mask has no class anywhere, an unknown reference is
-one learnt token. A conditioner whose configuration names fewer conditions does without their encoders.
+Words reach it twice too: the hidden states of a text encoder (models/networks/text_encoder.py), one for each token of the caption, stand
+beside the reference's tokens, and the state at the end of the caption is added to the statistics.
+
+Any condition can be left out for guidance, picture by picture: an unknown mask has no class anywhere, an unknown reference is one learnt
+token (`LEFT_OUT`), and a caption that is not told is the empty one, for which the text encoder has states as for any other. A conditioner
+whose configuration names fewer conditions does without their encoders.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import add
 from typing import NamedTuple
@@ -25,6 +29,7 @@ from jittor import nn
 from models.diffusion.schedule import NoiseSchedule
 from models.networks.layers import Conv2d, LayerNorm, Linear, zeros_
 from models.networks.linear_start import LinearStart, expected
+from models.networks.pretrained import YOUNGER
 from models.networks.recompute import recomputation, recomputed
 from models.ops.kernels import on_cuda
 from models.ops.one_hot import class_shares, one_hot, one_hot_conv
@@ -45,6 +50,7 @@ class ConditionerConfig:
     cross_attention_dim: int = 768
     num_color_statistics: int = 54  # datasets.transforms.color_statistics
     linear_start: tuple[int, int] | None = None  # (h, w) of the latents that it is measured on; None: there is none
+    text_channels: int | None = field(default=None, metadata=YOUNGER)  # of the text encoder's states; None: no words
 
     @property
     def num_statistics(self) -> int:
@@ -152,13 +158,37 @@ class ReferenceEncoder(nn.Module):
         return self.norm(x) * known + self.unknown_token * (1 - known)
 
 
-ENCODERS = {"mask": MaskEncoder, "reference": ReferenceEncoder}  # by condition; what each is given, by the names of its arguments
+class WordsEncoder(nn.Module):
+    """Hidden states of a caption's tokens [B, L, C], and of these that at its end [B, C] → tokens and statistics.
 
-# What a condition's encoder is given where the condition is left out
+    Where the UNet attends to as many channels as there are, the states start as they are: a published UNet knows them.
+    """
+
+    def __init__(self, config: ConditionerConfig):
+        super().__init__()
+        channels, dim = config.text_channels, config.cross_attention_dim
+        self.project = Linear(channels, dim)
+        if channels == dim:
+            self.project.weight.update(jt.array(np.eye(dim, dtype=np.float32)))
+            self.project.bias.update(jt.zeros(dim))
+        self.pooled = zeros_(Linear(channels, config.num_statistics))
+
+    def execute(self, states: jt.Var, pooled: jt.Var) -> Conditions:
+        return Conditions(tokens=self.project(states), statistics=self.pooled(pooled).float32())
+
+
+# By condition; what each is given, by the names of its arguments
+ENCODERS = {"mask": MaskEncoder, "reference": ReferenceEncoder, "words": WordsEncoder}
+
+# What a condition's encoder is given where the condition is left out; instead of words, those of the empty caption
 LEFT_OUT = {
     "mask": lambda given: {"mask": np.full_like(given["mask"], UNKNOWN)},
     "reference": lambda given: given | {"known": np.zeros_like(given["known"])},
 }
+
+
+def as_var(x: np.ndarray | jt.Var) -> jt.Var:
+    return x if isinstance(x, jt.Var) else jt.array(x)
 
 
 class Conditioner(nn.Module):
@@ -174,11 +204,11 @@ class Conditioner(nn.Module):
     def config(self) -> ConditionerConfig:
         return self._config
 
-    def execute(self, given: dict[str, dict[str, np.ndarray]]) -> Conditions:
-        """`given`: for each condition of the configuration, the arrays that its encoder takes."""
+    def execute(self, given: dict[str, dict[str, np.ndarray | jt.Var]]) -> Conditions:
+        """`given`: for each condition of the configuration, the arrays that its encoder takes, or Vars to which a gradient goes."""
         parts = []
         for name in self.config.conditions:
-            arrays = {argument: jt.array(array) for argument, array in given[name].items()}
+            arrays = {argument: as_var(array) for argument, array in given[name].items()}
             parts.append(getattr(self, f"{name}_encoder")(**arrays))
         conditions = joined(parts)
         if self.config.linear_start:

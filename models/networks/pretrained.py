@@ -19,8 +19,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 ATTEMPTS = 10  # to read networks that are just being written, a second apart
 
 
+YOUNGER = {"younger": True}  # metadata of a configuration's field, None by default, that is written only where it has a value:
+# the files of networks that do without stay as they were before there was such a field
+
+
 def save_config(network: jt.Module, folder: Path) -> None:
-    write_json(folder / "config.json", {"_class_name": type(network).__name__, **asdict(network.config)})
+    config = network.config
+    absent = {each.name for each in fields(config) if each.metadata == YOUNGER and getattr(config, each.name) is None}
+    values = {name: value for name, value in asdict(config).items() if name not in absent}
+    write_json(folder / "config.json", {"_class_name": type(network).__name__, **values})
 
 
 def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path, step: int | None = None) -> None:

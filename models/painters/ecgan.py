@@ -40,10 +40,12 @@ class ECGANPainter:
         """(width, height) of the pictures."""
         return self.ecgan.config.size
 
-    def paint(self, masks: np.ndarray, references: np.ndarray, seeds: list[int], options: PaintingOptions) -> np.ndarray:
+    def paint(
+        self, masks: np.ndarray, references: np.ndarray, captions: list[str], seeds: list[int], options: PaintingOptions
+    ) -> np.ndarray:
         """Pictures uint8 [B, H, W, 3], each by its own mask, reference and seed alone: they are painted one at a time.
 
-        masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative.
+        masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative. Captions change nothing.
         """
         side, length = self.ecgan.config.style_size, self.ecgan.config.style
         pictures = []

@@ -12,13 +12,15 @@ from datasets.transforms import color_statistics, to_array, to_image
 from models.diffusion.denoiser import Denoiser, guidance_branches, guide
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
+from models.networks.clip import CLIPTextConfig
+from models.networks.conditioner import ENCODERS, LEFT_OUT, Conditioner, ConditionerConfig, denoise
 from models.networks.lora import merge, unmerge
 from models.networks.lora_files import read_adapter
 from models.networks.pretrained import load_network, load_networks
+from models.networks.text_encoder import TextEncoder, Words, load_own_tokenizer, load_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.options import StageOptions
-from models.training.run import Run
+from models.training.run import Run, run_of
 from utils.checkpoint import as_array
 from utils.errors import UserError
 from utils.options import option
@@ -34,6 +36,11 @@ class PaintingOptions:
     steps: int = option(25, "sampling steps", least=1)
     guidance: float = option(3.0, "scale for the mask, 1 for none")
     ref_guidance: float = option(1.5, "scale for the reference, 1 for none")
+    text_guidance: float = option(3.0, "scale for words, 1 for none")
+    prompt: str = option("", "words for all pictures, of a run that was trained with words")
+    prompts: str = option("", 'JSON file with words for each picture, {"<mask>": "<words>", ...}')
+    negative_prompt: str = option("", "words that guidance leads away from")
+    told: tuple[str, ...] = option(tuple(ENCODERS), "what of the conditions is told; the others are left out", choices=ENCODERS)
     guidance_low: float = option(0.0, "guide only above this level of noise, a share of the process", least=0, most=1)
     guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
@@ -43,7 +50,9 @@ class PaintingOptions:
 
     def quick(self) -> "PaintingOptions":
         """For a first look at a mask that is still being drawn: few steps, and no guidance, which takes three evaluations a step."""
-        return replace(self, sampler="dpm++2m", steps=min(self.steps, QUICK_STEPS), guidance=1.0, ref_guidance=1.0, ref_start=1.0)
+        return replace(
+            self, sampler="dpm++2m", steps=min(self.steps, QUICK_STEPS), guidance=1.0, ref_guidance=1.0, text_guidance=1.0, ref_start=1.0
+        )
 
     @property
     def adapters(self) -> list[tuple[Path, float]]:
@@ -53,6 +62,7 @@ class PaintingOptions:
 
     def faults(self) -> list[str]:
         found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
+        found += ["--prompt and --prompts: give one of them"] if self.prompt and self.prompts else []
         return found + [f"--lora: {path} does not exist" for path, _ in self.adapters if not path.is_file()]
 
 
@@ -66,6 +76,7 @@ class LatentDiffusion:
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     conditioner: Conditioner
+    words: Words | None = None  # what reads captions, in a run that was trained with words
     adapted: tuple[str, ...] = ()  # the adapters that are merged into the UNet
     before: dict[str, np.ndarray] = field(default_factory=dict)  # its weights without them
 
@@ -83,9 +94,14 @@ class LatentDiffusion:
 
     @classmethod
     def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path) -> "LatentDiffusion":
-        """With the UNet and the conditioner of a folder. Raises UserError where they are missing or damaged."""
+        """With the UNet, the conditioner and what reads captions of a folder. Raises UserError where they are missing or damaged."""
         classes = {"unet": (UNet2DConditionModel, UNet2DConditionConfig), "conditioner": (Conditioner, ConditionerConfig)}
-        return cls(options, vae, **load_networks(classes, weights))
+        if not options.words:
+            return cls(options, vae, **load_networks(classes, weights))
+        if options.text_encoder:
+            return cls(options, vae, **load_networks(classes, weights), words=load_text_encoder(options.text_encoder))
+        networks = load_networks(classes | {"text_encoder": (TextEncoder, CLIPTextConfig)}, weights)
+        return cls(options, vae, words=Words(load_own_tokenizer(run_of(weights)), networks.pop("text_encoder")), **networks)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,23 +112,28 @@ class LatentDiffusion:
         self,
         masks: np.ndarray,
         references: np.ndarray,
+        captions: list[str],
         seeds: list[int],
         options: PaintingOptions,
         each_step: EachStep | None = None,
     ) -> np.ndarray:
-        """Pictures uint8 [B, H, W, 3], each by its own mask, reference and seed alone.
+        """Pictures uint8 [B, H, W, 3], each by its own mask, reference, caption and seed alone.
 
-        masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; seeds: one a picture, not negative.
+        masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; captions: "" for none; seeds: one a picture, not negative.
+        Captions change nothing in a run that was trained without words.
         each_step(step, steps, latents): called after each sampling step, counted from 1, with the clean latents [B, 4, h, w] as they are
         estimated so far. What it raises ends the painting.
         """
         self.adapt(options)
+        if self.words is None and (options.prompt or options.prompts or options.negative_prompt):
+            raise UserError("--prompt, --prompts, --negative_prompt: this run was trained without words; --unet_words 1 trains with them")
         with jt.no_grad():
             latents = self.latents_of(references)
             colors = np.stack([color_statistics(photo) for photo in references])
-            x = self.sample(masks, latents, colors, seeds, options, each_step)
+            x = self.sample(masks, latents, colors, captions, seeds, options, each_step)
             if not np.isfinite(x.numpy()).all():
-                raise UserError("Sampling has left the range of numbers: take smaller scales of guidance (--guidance, --ref_guidance)")
+                scales = "--guidance, --ref_guidance, --text_guidance"
+                raise UserError(f"Sampling has left the range of numbers: take smaller scales of guidance ({scales})")
             return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
 
     def adapt(self, options: PaintingOptions) -> None:
@@ -135,13 +156,15 @@ class LatentDiffusion:
         masks: np.ndarray,
         latents: np.ndarray,
         colors: np.ndarray,
+        captions: list[str],
         seeds: list[int],
         options: PaintingOptions,
         each_step: EachStep | None = None,
     ) -> jt.Var:
-        """Latents [B, 4, h, w] of pictures, each by its own mask, reference and seed.
+        """Latents [B, 4, h, w] of pictures, each by its own mask, reference, caption and seed.
 
-        masks, each_step: as in `paint`; a reference is told by its scaled latents [B, 4, h, w] and the statistics of its colours [B, 54].
+        masks, captions, each_step: as in `paint`; a reference is told by its scaled latents [B, 4, h, w] and the statistics of its colours
+        [B, 54].
         """
         schedule = self.options.schedule
         timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
@@ -149,9 +172,21 @@ class LatentDiffusion:
             "mask": {"mask": masks},
             "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
         }
-        guided = guidance_branches({"mask": options.guidance, "reference": options.ref_guidance})
-        plain = guidance_branches(dict.fromkeys(told, 1.0))
-        given = [(branches, self.conditioner(side_by_side([kept(told, b.kept) for b in branches]))) for branches in (plain, guided)]
+        untold = {name: LEFT_OUT[name](arrays) for name, arrays in told.items()}
+        # Words come before the reference, so that guidance asks what they change where no reference is told: with one, that tells most of
+        # it. So both weigh, even where they contradict each other.
+        scales = {"mask": options.guidance, "words": options.text_guidance, "reference": options.ref_guidance}
+        if self.words:
+            negative = [options.negative_prompt] * len(seeds)
+            told["words"], untold["words"] = self.words.told(captions), self.words.told(negative)
+            if captions == negative:  # nothing to lead away from: no evaluation more than without words
+                scales.pop("words")
+        scales = {name: scale for name, scale in scales.items() if name in told and name in options.told}
+        guided, plain = guidance_branches(scales), guidance_branches(dict.fromkeys(scales, 1.0))
+        given = [
+            (branches, self.conditioner(side_by_side([kept(told, untold, branch.kept) for branch in branches])))
+            for branches in (plain, guided)
+        ]
 
         def model(x: jt.Var, t: int) -> jt.Var:
             level = (t + 1) / schedule.num_train_timesteps
@@ -183,9 +218,11 @@ def decoder_folder(run: Path) -> Path:
     return run / "decoder" if (run / "decoder" / "config.json").is_file() else run / "vae"
 
 
-def kept(told: dict[str, dict[str, np.ndarray]], names: frozenset[str]) -> dict[str, dict[str, np.ndarray]]:
+def kept(
+    told: dict[str, dict[str, np.ndarray]], untold: dict[str, dict[str, np.ndarray]], names: frozenset[str]
+) -> dict[str, dict[str, np.ndarray]]:
     """What a conditioner is given where only the conditions of these names are told."""
-    return {name: arrays if name in names else LEFT_OUT[name](arrays) for name, arrays in told.items()}
+    return {name: (told if name in names else untold)[name] for name in told}
 
 
 def side_by_side(branches: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:

@@ -40,8 +40,10 @@ class LGGANPainter:
         """(width, height) of the pictures."""
         return self.options.size
 
-    def paint(self, masks: np.ndarray, references: np.ndarray, seeds: list[int], options: PaintingOptions) -> np.ndarray:
+    def paint(
+        self, masks: np.ndarray, references: np.ndarray, captions: list[str], seeds: list[int], options: PaintingOptions
+    ) -> np.ndarray:
         """Pictures uint8 [B, H, W, 3] of masks uint8 [B, H, W], values 0..28, each by its own mask alone: they are painted one at a time.
-        References and seeds change nothing."""
+        References, captions and seeds change nothing."""
         with jt.no_grad():
             return np.concatenate([to_image(self.lggan(mask[None]).final.numpy()) for mask in masks])

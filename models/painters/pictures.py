@@ -7,7 +7,7 @@ A painter is a class with
     color_match                               the key of COLOR_MATCHES that its pictures are given where none is asked for
     load(run, weights)                        the painter, from a run's networks or its best ones
     size                                      (width, height) of the masks and references it takes
-    paint(masks, references, seeds, options)  pictures uint8 [B, H, W, 3]
+    paint(masks, references, captions, seeds, options)   pictures uint8 [B, H, W, 3]
 """
 
 import zipfile
@@ -31,6 +31,11 @@ def picture_seed(seed: int, stem: str, candidate: int) -> int:
     return seed << 32 | zlib.crc32(stem.encode(errors="surrogateescape") + (b" %d" % candidate if candidate else b""))
 
 
+def words_of(options: object) -> dict[str, str]:
+    """What a painter's options say in words, by the names under which `find_test_pairs` takes it; painters that know none have no such."""
+    return {name: getattr(options, name) for name in ("prompt", "prompts") if hasattr(options, name)}
+
+
 def painted(
     painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str, resized: Callable[..., np.ndarray] = resize
 ) -> np.ndarray:
@@ -41,7 +46,7 @@ def painted(
     masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
     references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
     seeds = [picture_seed(seed, pair.stem, candidate) for pair in pairs]
-    return finished(painter.paint(masks, references, seeds, options), references, color, resized)
+    return finished(painter.paint(masks, references, [pair.caption for pair in pairs], seeds, options), references, color, resized)
 
 
 def finished(pictures: np.ndarray, references: np.ndarray, color: str, resized: Callable[..., np.ndarray] = resize) -> np.ndarray:
@@ -53,11 +58,12 @@ def finished(pictures: np.ndarray, references: np.ndarray, color: str, resized: 
 
 def preview_rows(painter, pairs: list[Pair], options: object) -> list[list[np.ndarray]]:
     """What a painter makes of training pairs, for a preview: rows of mask, reference, result and photo, uint8 [H, W, 3]. The reference of a
-    picture is the next one's photo."""
+    picture is the next one's photo; its caption is its own."""
     masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
     photos = np.stack([read_image(pair.image, painter.size) for pair in pairs])
     references = np.roll(photos, -1, axis=0)
-    results = painter.paint(masks, references, list(range(len(pairs))), options)
+    captions = [pair.captions[0] if pair.captions else "" for pair in pairs]
+    results = painter.paint(masks, references, captions, list(range(len(pairs))), options)
     return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
 
 

@@ -32,6 +32,8 @@ def ship(run: Path, target: Path) -> int:
         needed -= {"vae"}  # the other one has its encoder too
     with whole_folder(target) as folder:
         write_json(folder / "run.json", stored)
+        if (run / "tokenizer.json").is_file():  # of a run's own text encoder
+            shutil.copyfile(run / "tokenizer.json", folder / "tokenizer.json")
         for source in (path for name in sorted(needed) for path in sorted((run / name).iterdir()) if path.is_file()):
             copy = folder / source.relative_to(run)
             copy.parent.mkdir(exist_ok=True)

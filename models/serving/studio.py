@@ -20,7 +20,7 @@ from datasets.landscape import CHINESE, CLASSES, read_image
 from datasets.test_pairs import TestPair, find_photos
 from models.metrics.mask_accuracy import Judge
 from models.painters.latent_diffusion import LatentDiffusion
-from models.painters.pictures import SIZE, finished, picture_seed
+from models.painters.pictures import SIZE, finished, picture_seed, words_of
 from models.serving.preview import LatentColors
 from utils.image import COLOR_MATCHES, PALETTE, encode, jpeg
 from utils.options import faults, from_stored, several_and_kind
@@ -169,7 +169,8 @@ class Studio:
             tell({"event": "begun"})
             observed = {"each_step": each_step} if self.in_steps else {}
             how = options.quick() if quick and self.in_steps else options
-            pictures = self.painter.paint(mask[None], reference[None], [picture_seed(seed, name, 0)], how, **observed)
+            captions = [words_of(how).get("prompt", "")]
+            pictures = self.painter.paint(mask[None], reference[None], captions, [picture_seed(seed, name, 0)], how, **observed)
             (result,) = finished(pictures, reference[None], color, self.resized)
             return {"event": "picture", "picture": text(jpeg(result)), "quick": quick, "seconds": round(time.perf_counter() - start, 3)}
 

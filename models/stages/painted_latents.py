@@ -13,6 +13,7 @@ from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.layers import autocast
 from models.networks.pretrained import WEIGHTS
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.stages.captions import caption
 from models.stages.unet import UNetOptions
 from models.training.run import read_json
 from utils.options import from_stored
@@ -25,7 +26,7 @@ BATCH = 8  # pictures painted at once
 
 def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int]) -> Rows:
     """Scaled latents float16 [4, h, w] of photos at `size`, which the UNet of a run's folder paints anew: from the photo's own, noised to
-    one of LEVELS, under its mask and itself as the reference, with the guidance that painting has.
+    one of LEVELS, under its mask, its caption and itself as the reference, with the guidance that painting has.
 
     They are kept in `latents/` of the folder, so that a killed run goes on from what it has, until the UNet changes. Raises UserError where
     there is no UNet.
@@ -50,11 +51,15 @@ def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: t
                 with jt.no_grad(), autocast("float32"):
                     latents = np.concatenate([vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(photos)])
                     colors = np.stack([color_statistics(photo) for photo in photos])
+                    captions = [caption(pairs[index]) for index in own]
                     options = PaintingOptions(steps=STEPS, ref_start=level)
-                    rows[some] = painter.sample(masks, latents, colors, own, options).numpy()
+                    rows[some] = painter.sample(masks, latents, colors, captions, own, options).numpy()
         return rows
 
-    return measured(path, [digest(pair.image, pair.mask) for pair in pairs], row, paint, BATCH * len(LEVELS), "painting latents")
+    def key(pair: Pair) -> bytes:
+        return digest(pair.image, pair.mask, *([caption(pair).encode()] if painter.words else []))
+
+    return measured(path, [key(pair) for pair in pairs], row, paint, BATCH * len(LEVELS), "painting latents")
 
 
 def read(pair: Pair, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

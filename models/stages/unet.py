@@ -16,9 +16,11 @@ from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSc
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
 from models.networks.pretrained import load_network
+from models.networks.text_encoder import LEAST_VOCABULARY, Words, load_text_encoder, small_text_encoder, text_channels
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.painters.pictures import preview_rows
+from models.stages.captions import Told, as_states, as_tokens, captions_of, check_captions, own_tokenizer
 from models.stages.latents import Latents, bring_to_scale, cache_latents
 from models.training.learner import Learner
 from models.training.options import StageOptions
@@ -27,6 +29,8 @@ from utils.options import option
 
 PREVIEW = PaintingOptions(steps=20)
 STATISTICS = 2000  # pictures that the linear start is measured on, at most
+CONDITIONS = {0: ("mask", "reference"), 1: ("mask", "reference", "words"), 2: ("words",)}  # by --unet_words
+LONELY = 0.25  # where mask or reference are left out, so large a share of the captions is left out too
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class UNetOptions(StageOptions):
     linear_start: int = option(1, "1: learn what a linear estimate leaves; 0: all of the prediction", choices=(0, 1), fixed=True)
     whiten: int = option(1, "1: latents of unit variance in every channel; 0: one scale for all", choices=(0, 1), fixed=True)
     drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three", least=0, most=1 / 3)
+    words: int = option(0, "0: none; 1: captions beside mask and reference; 2: captions alone", choices=CONDITIONS, fixed=True)
+    text_encoder: str = option("", "folder of a published CLIP text encoder that reads the captions; else one is trained", fixed=True)
+    text_channels: int = option(256, "of the text encoder that is trained", least=1, fixed=True)
+    text_layers: int = option(4, "of the same", least=1, fixed=True)
+    text_vocabulary: int = option(2048, "tokens that it knows, at most, learnt from the captions", least=LEAST_VOCABULARY, fixed=True)
+    words_drop: float = option(0.15, "instead of --unet_drop with words 1: they are learnt where no reference is", least=0, most=1 / 3)
+    empty_captions: float = option(0.1, "chance of an empty caption, where nothing else is left out", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        if self.text_encoder:  # the next command may be given in another folder
+            object.__setattr__(self, "text_encoder", str(Path(self.text_encoder).resolve()))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return CONDITIONS[self.words]
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -56,6 +75,7 @@ class UNetOptions(StageOptions):
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
         return ConditionerConfig(
+            conditions=self.conditions,
             linear_start=(self.height // vae.downscale, self.width // vae.downscale) if self.linear_start else None,
             downscale=vae.downscale,
             mask_channels=self.mask_channels,
@@ -63,12 +83,13 @@ class UNetOptions(StageOptions):
             latent_channels=vae.latent_channels,
             patch_size=self.patch_size,
             cross_attention_dim=self.cross_attention_dim,
+            text_channels=(text_channels(self.text_encoder) if self.text_encoder else self.text_channels) if self.words else None,
         )
 
     def network(self, vae: AutoencoderKLConfig) -> UNet2DConditionConfig:
         conditioner = self.conditioner(vae)
         return UNet2DConditionConfig(
-            in_channels=vae.latent_channels + conditioner.num_classes,
+            in_channels=vae.latent_channels + (conditioner.num_classes if "mask" in self.conditions else 0),
             out_channels=vae.latent_channels,
             block_out_channels=self.channels,
             down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
@@ -100,15 +121,30 @@ class UNetOptions(StageOptions):
             faults.append(f"--unet_mask_channels has {len(self.mask_channels)} values; one for each halving down to 1/{f} is needed")
         if self.prediction_type == "epsilon" and self.zero_snr:
             faults.append("--unet_prediction_type epsilon says nothing of pure noise: give --unet_zero_snr 0 too")
+        return faults + self.faults_of_words()
+
+    def faults_of_words(self) -> list[str]:
+        faults = []
+        if self.words == 2 and self.linear_start:
+            faults.append("--unet_words 2: the linear start is one from mask and reference; give --unet_linear_start 0 too")
+        if self.text_encoder and not self.words:
+            faults.append("--unet_text_encoder reads captions, which --unet_words 1 would train on")
+        if self.text_encoder and not Path(self.text_encoder).is_dir():
+            faults.append(f"--unet_text_encoder: there is no folder {self.text_encoder}")
+        if self.words and not self.text_encoder and self.text_channels % self.heads:
+            faults.append(f"--unet_text_channels {self.text_channels} is not a multiple of --unet_heads {self.heads}")
         return faults
 
 
 class LatentPairs:
     """Latents, masks and references of photos, and everything random in a training example. A photo is its own reference."""
 
-    def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, options: UNetOptions, drop: float):
+    def __init__(self, pairs: list[Pair], latents: Latents, scaling_factor: float, options: UNetOptions, told: Told | None, training: bool):
+        """told: of a caption, what an example has of it; None without words. training: whether conditions are left out."""
         self.pairs, self.latents, self.scaling_factor = pairs, latents, np.float32(scaling_factor)
-        self.options, self.drop = options, drop
+        self.options, self.told = options, told
+        self.drop = (options.words_drop if options.words else options.drop) if training else 0
+        self.empty = options.empty_captions if training else 0
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -124,11 +160,22 @@ class LatentPairs:
             yield mean, class_shares(read_mask(self.pairs[i].mask, self.options.size), self.options.height // mean.shape[1])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """latent and noise: float32 [4, h, w]; time: 0..1, for `stratified`; mask: uint8 [H, W]; reference: float32 [4, h', w'];
-        colors: [54]; known: 1, or 0 where the reference is left out. A mask that is left out is UNKNOWN everywhere."""
-        p = self.options.patch_size
+        """latent and noise: float32 [4, h, w]; time: 0..1, for `stratified`; what `mask_and_reference` gives; and what the text encoder
+        takes of one of the picture's captions, or of the empty one."""
         flip = int(rng.integers(2))
         mean, std = self.posterior(index, flip)
+        given, alone = ({}, False) if self.options.words == 2 else self.mask_and_reference(index, flip, rng)
+        example = {
+            "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
+            "noise": rng.standard_normal(mean.shape, np.float32),
+            "time": np.array(rng.random()),
+        }
+        return example | given | (self.told(self.caption(index, alone, rng)) if self.told else {})
+
+    def mask_and_reference(self, index: int, flip: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], bool]:
+        """mask: uint8 [H, W]; reference: float32 [4, h', w']; colors: [54]; known: 1, or 0 where the reference is left out. A mask that is
+        left out is UNKNOWN everywhere. And whether one of the two is."""
+        p = self.options.patch_size
         mask = read_mask(self.pairs[index].mask, self.options.size)
         mask = np.ascontiguousarray(mask[:, ::-1] if flip else mask)
         # The reference must not give the layout away: a crop whose patches lie elsewhere than the picture's, flipped on its own account.
@@ -137,18 +184,22 @@ class LatentPairs:
         reference = random_crop(reference, reference.shape[1] - p, reference.shape[2] - p, rng)
         chance, drop = rng.random(), self.drop
         drop_mask, drop_reference = chance < 2 * drop, drop <= chance < 3 * drop  # below `drop` the mask alone, up to twice that both
-        example = {
-            "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
-            "noise": rng.standard_normal(mean.shape, np.float32),
-            "time": np.array(rng.random()),
+        given = {
             "mask": mask,
             "reference": np.ascontiguousarray(reference),
             "colors": self.latents.colors(index),
             "known": np.array(1.0, np.float32),
         }
         for name, dropped in (("mask", drop_mask), ("reference", drop_reference)):
-            example |= LEFT_OUT[name](example) if dropped else {}
-        return example
+            given |= LEFT_OUT[name](given) if dropped else {}
+        return given, drop_mask or drop_reference
+
+    def caption(self, index: int, alone: bool, rng: np.random.Generator) -> str:
+        """One of a picture's captions; the empty one where it has none or words are left out, more often where they would stand `alone`."""
+        chance, captions = rng.random(), self.pairs[index].captions
+        if not captions or chance < (LONELY if alone else self.empty):
+            return ""
+        return captions[int(rng.integers(len(captions)))]
 
 
 def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1) -> np.ndarray:
@@ -163,7 +214,7 @@ def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1)
 class UNetStage:
     name = "unet"
     builds_on = ("vae",)
-    networks = ("unet", "conditioner")
+    networks = ("unet", "conditioner", "text_encoder")  # the last in a run that trains its own
     columns = ("mask", "reference", "result", "truth")
     Options = UNetOptions
 
@@ -172,7 +223,13 @@ class UNetStage:
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
         self.unet = UNet2DConditionModel(options.network(self.vae.config))
         self.conditioner = Conditioner(options.conditioner(self.vae.config))
-        self.learners = {"unet": Learner({"unet": self.unet, "conditioner": self.conditioner}, options.recipe)}
+        trained = {"unet": self.unet, "conditioner": self.conditioner}
+        self.words = load_text_encoder(options.text_encoder) if options.text_encoder else None
+        if options.words and not self.words:
+            o = options
+            trained["text_encoder"] = small_text_encoder(o.text_vocabulary, o.text_channels, o.text_layers, o.heads)
+        self.networks = tuple(trained)
+        self.learners = {"unet": Learner(trained, options.recipe)}
         self.schedule = options.schedule
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
@@ -181,11 +238,24 @@ class UNetStage:
         self.vae = bring_to_scale(self.folder, train, self.options.size, bool(self.options.whiten))
         latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
         scale = self.vae.config.scaling_factor
-        training_set = LatentPairs(train, latents, scale, self.options, drop=self.options.drop)
+        told = self.read_captions(train, validation) if self.options.words else None
+        training_set = LatentPairs(train, latents, scale, self.options, told, training=True)
         if self.options.linear_start and not self.conditioner.linear_start.is_measured():
             self.conditioner.linear_start.measure(training_set.for_statistics)
             self.learners["unet"].restart_average("conditioner")
-        return training_set, LatentPairs(validation, val_latents, scale, self.options, drop=0)
+        return training_set, LatentPairs(validation, val_latents, scale, self.options, told, training=False)
+
+    def read_captions(self, train: list[Pair], validation: list[Pair]) -> Told:
+        """What the text encoder takes of each caption, or what it has made of it; and a line that says which text encoder it is."""
+        o, captions = self.options, captions_of([*train, *validation])
+        described = check_captions(train)
+        if o.text_encoder:
+            print(f"Stage unet: {described} have captions, read by the text encoder of {o.text_encoder}, as it is")
+            return as_states(self.words, captions, self.folder / "latents")
+        print(f"Stage unet: {described} have captions, read by a text encoder of {o.text_layers} layers that is trained with the UNet")
+        tokenizer = own_tokenizer(self.folder, self.name, train, o.text_vocabulary)
+        self.words = Words(tokenizer, self.learners["unet"].networks["text_encoder"])
+        return as_tokens(self.words, captions)
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         return self.learners["unet"].step(self.losses, batches, step)
@@ -199,34 +269,48 @@ class UNetStage:
     def errors(self, batch: dict[str, np.ndarray], t: np.ndarray) -> jt.Var:
         """Mean squared error of the prediction, [B], for latents noised to timesteps t [B]."""
         latent, noise = batch["latent"], batch["noise"]
-        conditions = self.conditioner(
-            {
-                "mask": {"mask": batch["mask"]},
-                "reference": {"latents": batch["reference"], "colors": batch["colors"], "known": batch["known"]},
-            }
-        )
+        conditions = self.conditioner(self.given(batch))
         noisy = jt.array(self.schedule.add_noise(latent, noise, t))
         output = denoise(self.unet, noisy, t, conditions, self.schedule, self.options.prediction_type)
         target = jt.array(self.schedule.target(latent, noise, t, self.options.prediction_type))
         return (output - target).sqr().mean(dims=(1, 2, 3))
 
+    def given(self, batch: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray | jt.Var]]:
+        """What the conditioner takes of a batch, by condition."""
+        given = {}
+        if "mask" in batch:
+            given["mask"] = {"mask": batch["mask"]}
+            given["reference"] = {"latents": batch["reference"], "colors": batch["colors"], "known": batch["known"]}
+        if "ids" in batch:
+            given["words"] = dict(zip(("states", "pooled"), self.words.encoder(batch["ids"]), strict=True))
+        if "states" in batch:
+            given["words"] = {"states": batch["states"], "pooled": batch["pooled"]}
+        return given
+
     def weights(self, t: np.ndarray) -> np.ndarray:
         return self.schedule.min_snr_weight(t, self.options.prediction_type, self.options.min_snr_gamma).reshape(-1)
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The loss with the right conditions, with another picture's mask, and with another picture's reference; and with the right ones
-        the squared error by tenths of the timesteps, val_mse_0 to val_mse_9."""
+        """The loss with the right conditions, and with another picture's mask, reference or words; with mask and words alone, and so with
+        other words; and with the right ones the squared error by tenths of the timesteps, val_mse_0 to val_mse_9."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps)
+        weights = self.weights(t)
 
-        def errors(*others: str) -> np.ndarray:
-            changed = {name: np.roll(batch[name], 1, axis=0) for name in others}
-            return self.errors(batch | changed, t).numpy()
+        def loss(batch: dict[str, np.ndarray], *others: str) -> np.ndarray:
+            changed = {name: np.roll(batch[name], 1, axis=0) for name in others if name in batch}
+            return self.errors(batch | changed, t).numpy() * weights
 
-        right, weights = errors(), self.weights(t)
+        words = ("ids", "states", "pooled")
+        right = self.errors(batch, t).numpy()
         metrics = {"val_loss": right * weights}
-        if len(t) > 1:  # a single picture has no other
-            metrics["val_loss_other_mask"] = errors("mask") * weights
-            metrics["val_loss_other_reference"] = errors("reference", "colors") * weights
+        if len(t) > 1 and "mask" in batch:  # a single picture has no other
+            metrics["val_loss_other_mask"] = loss(batch, "mask")
+            metrics["val_loss_other_reference"] = loss(batch, "reference", "colors")
+        if len(t) > 1 and self.options.words:
+            metrics["val_loss_other_words"] = loss(batch, *words)
+        if len(t) > 1 and self.options.words == 1:  # the reference tells most of what words could
+            without = batch | LEFT_OUT["reference"](batch)
+            metrics["val_loss_no_reference"], metrics["val_loss_no_reference_other_words"] = loss(without), loss(without, *words)
         tenths = t * 10 // self.schedule.num_train_timesteps
         return metrics | {f"val_mse_{tenth}": right[tenths == tenth] for tenth in range(10)}
 
@@ -235,4 +319,4 @@ class UNetStage:
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo."""
-        return preview_rows(LatentDiffusion(self.options, self.vae, self.unet, self.conditioner), pairs, PREVIEW)
+        return preview_rows(LatentDiffusion(self.options, self.vae, self.unet, self.conditioner, self.words), pairs, PREVIEW)

@@ -20,7 +20,7 @@ def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pa
     """
     folder, begun = run.folder / "rehearsal", time.monotonic()
     print(f"Trying one step of {' and '.join(stages)}, and compiling what they need", flush=True)
-    few = tuple(some[:VALIDATION_BATCH] for some in pairs)
+    few = tuple(sorted(some, key=lambda pair: not pair.captions)[:VALIDATION_BATCH] for some in pairs)  # those with captions first
     own = {network for name in stages for network in system.stage(name).networks}
     trained = {network for stage in system.stages for network in stage.networks if (run.folder / network).is_dir()}
     if parallel.MAIN:

@@ -71,7 +71,7 @@ def main() -> None:
         for first in tqdm(range(0, len(masks), 8), desc="painting", unit="batch", dynamic_ncols=True):
             part = slice(first, first + 8)
             seeds = list(range(first, first + len(masks[part])))
-            pictures.append(painter.paint(masks[part], references[part], seeds, options))
+            pictures.append(painter.paint(masks[part], references[part], [""] * len(masks[part]), seeds, options))
         return np.concatenate(pictures)
 
     own, swapped, elsewhere = paint(masks, references), paint(masks, others), paint(np.roll(masks, 1, axis=0), references)

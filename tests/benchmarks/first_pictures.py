@@ -77,7 +77,7 @@ def main() -> None:
     pictures = []
     for first in tqdm(range(0, args.count, BATCH), desc="painting", unit="batch"):
         part = slice(first, first + BATCH)
-        painted = painter.paint(masks[part], references[part], list(seeds)[part], options)
+        painted = painter.paint(masks[part], references[part], [""] * len(masks[part]), list(seeds)[part], options)
         pictures += [COLOR_MATCHES[args.color_match](a, b) for a, b in zip(painted, references[part], strict=True)]
     pictures, truths = ([resize(picture, SIZE) for picture in some] for some in (pictures, truths))
 

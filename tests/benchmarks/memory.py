@@ -149,7 +149,7 @@ def painting(args: argparse.Namespace, options: dict[str, StageOptions], folder:
     else:
         painter, chosen = system.painter.load(Run(folder, args.system, args.preset, options), folder), {}
     meter.rest()
-    meter.peak("painting", lambda: painter.paint(masks, photos, list(range(len(pairs))), painter.Options(**chosen)))
+    meter.peak("painting", lambda: painter.paint(masks, photos, [""] * len(pairs), list(range(len(pairs))), painter.Options(**chosen)))
     return meter.found
 
 

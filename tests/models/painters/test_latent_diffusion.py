@@ -34,7 +34,9 @@ def test_branches_are_evaluated_only_inside_the_interval(painter, monkeypatch, o
     monkeypatch.setattr(UNet2DConditionModel, "execute", lambda self, x, *a, **k: seen.append(len(x)) or execute(self, x, *a, **k))
     rng = np.random.default_rng(0)
     masks, references = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
-    pictures = painter.paint(masks, references, [1, 2], PaintingOptions(steps=4, **{"guidance_low": 0.0, "guidance_high": 1.0} | options))
+    pictures = painter.paint(
+        masks, references, ["", ""], [1, 2], PaintingOptions(steps=4, **{"guidance_low": 0.0, "guidance_high": 1.0} | options)
+    )
     assert seen == expected and pictures.shape == references.shape and pictures.dtype == np.uint8
 
 

@@ -28,7 +28,7 @@ def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
     rng = np.random.default_rng(0)
     masks, references = rng.integers(0, 29, (1, 64, 96), np.uint8), rng.integers(0, 255, (1, 64, 96, 3), np.uint8)
     before, after = (
-        LatentDiffusion.load(read_run(folder, SYSTEMS), folder).paint(masks, references, [1], PaintingOptions(steps=4)).astype(int)
+        LatentDiffusion.load(read_run(folder, SYSTEMS), folder).paint(masks, references, [""], [1], PaintingOptions(steps=4)).astype(int)
         for folder in (run, target)
     )
     assert np.abs(before - after).mean() < 1

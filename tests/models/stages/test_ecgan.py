@@ -66,18 +66,20 @@ def test_a_style_of_another_reference_gives_other_colours_and_a_seed_another_pic
     masks = np.repeat(rng.integers(0, 29, (1, 8, 12), np.uint8), 8, 1).repeat(8, 2)
     red, blue = (np.tile(np.array(color, np.uint8), (1, 64, 96, 1)) for color in ([200, 60, 40], [30, 70, 220]))
     still = PaintingOptions(style_noise=0)
-    a, b = (painter.paint(masks, reference, [1], still).astype(int) for reference in (red, blue))
+    a, b = (painter.paint(masks, reference, [""], [1], still).astype(int) for reference in (red, blue))
     assert np.abs(a - b).mean() > 0.5
-    assert np.array_equal(painter.paint(masks, red, [2], still), a)
-    assert not np.array_equal(painter.paint(masks, red, [1], PaintingOptions()), painter.paint(masks, red, [2], PaintingOptions()))
+    assert np.array_equal(painter.paint(masks, red, [""], [2], still), a)
+    assert not np.array_equal(
+        painter.paint(masks, red, [""], [1], PaintingOptions()), painter.paint(masks, red, [""], [2], PaintingOptions())
+    )
 
 
 def test_a_picture_does_not_depend_on_its_company(stage):
     rng = np.random.default_rng(0)
     masks, references = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
     painter = ECGANPainter(stage.ecgan)
-    both = painter.paint(masks, references, [1, 2], PaintingOptions())
-    assert np.array_equal(both[1:], painter.paint(masks[1:], references[1:], [2], PaintingOptions()))
+    both = painter.paint(masks, references, ["", ""], [1, 2], PaintingOptions())
+    assert np.array_equal(both[1:], painter.paint(masks[1:], references[1:], [""], [2], PaintingOptions()))
     example = {"mask": masks, "reference": rng.standard_normal((2, 3, 32, 32)).astype(np.float32), "z": np.zeros((2, 8), np.float32)}
     with jt.no_grad():
         together = stage.paint(example)[0].result.numpy()

@@ -103,7 +103,7 @@ def test_a_picture_depends_on_its_mask_alone(tmp_path):
     stage = stage_of(tmp_path)
     painter, mask = LGGANPainter(stage.options, stage.lggan), lggan_inputs()["mask"]
     assert painter.size == (96, 64)
-    together = painter.paint(mask, None, [1, 2], PaintingOptions())
+    together = painter.paint(mask, None, ["", ""], [1, 2], PaintingOptions())
     assert together.shape == (2, 64, 96, 3) and together.dtype == np.uint8
-    alone = np.concatenate([painter.paint(mask[i : i + 1], None, [7], PaintingOptions()) for i in range(2)])
+    alone = np.concatenate([painter.paint(mask[i : i + 1], None, [""], [7], PaintingOptions()) for i in range(2)])
     assert np.array_equal(together, alone)
