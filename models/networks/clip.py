@@ -311,6 +311,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     padding = padding_token(folder / "special_tokens_map.json")
     if tokenizer.token_to_id(padding) is None:
         raise UserError(f"{folder / 'special_tokens_map.json'} fills texts with {padding}, which {path} does not know: copy both again")
+    tokenizer.add_special_tokens([AddedToken(padding, normalized=False, special=True)])  # wherever a text has it, as transformers does
     tokenizer.enable_truncation(CONTEXT_LENGTH)
     tokenizer.enable_padding(length=CONTEXT_LENGTH, pad_id=tokenizer.token_to_id(padding), pad_token=padding)
     return tokenizer
@@ -326,7 +327,7 @@ def of_merges(vocabulary: Path, merges: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (START_OF_TEXT, END_OF_TEXT)])
     start, end = ((token, tokenizer.token_to_id(token)) for token in (START_OF_TEXT, END_OF_TEXT))
-    tokenizer.post_processor = processors.RobertaProcessing(sep=end, cls=start, trim_offsets=False, add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
     return tokenizer
 
 
