@@ -47,7 +47,7 @@ def test_adapters_are_merged_for_as_long_as_they_are_asked_for(painter, tmp_path
     write_adapter(tmp_path / "a:b.safetensors", {"unet": adapter}, {"unet": painter.unet}, {})
     before = module_arrays(painter.unet)
     rng = np.random.default_rng(0)
-    inputs = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8), [1, 2]
+    inputs = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8), ["", ""], [1, 2]
     file, small = str(tmp_path / "a:b.safetensors"), {"steps": 2, "guidance": 1.0, "ref_guidance": 1.0}
 
     def painted(*lora):
