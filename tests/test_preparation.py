@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets.landscape import read_image, read_mask
+from datasets.pairs import check_training_pairs
 from datasets.prepare.clean import write_report
 from models.metrics import mask_accuracy
 from models.networks.pretrained import save_network
@@ -192,6 +193,14 @@ def test_a_set_that_was_split_and_cleaned_is_trained_on(flawed, cleaned, tmp_pat
     words = ["MainTrain.py", "--input_path", tmp_path / "split", "--val_path", tmp_path / "split" / "val", "--run", tmp_path / "run"]
     result = run(*words, "--stage", "vae", *arguments("vae"))
     assert result.returncode == 0 and "5 pairs to train on, 2 to validate on" in result.stdout, result.stderr
+
+
+def test_a_set_of_any_size_is_drawn(tmp_path):
+    result = prepare("draw", "--output_path", tmp_path / "drawn", "--train", 3, "--test", 1)
+    assert result.returncode == 0, result.stderr
+    assert len(check_training_pairs(tmp_path / "drawn", skip_bad=False)) == 3
+    assert read_image(tmp_path / "drawn" / "val_A_truth" / "test_00000.jpg", None).shape == (384, 512, 3)
+    sentence(prepare("draw", "--output_path", tmp_path / "none", "--train", 0), "at least 1")
 
 
 def test_faults_of_the_user_get_a_sentence(data, tmp_path):
