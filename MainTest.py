@@ -12,7 +12,6 @@ whoever made them, no checkpoint is needed.
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
-from models.painters.pictures import SIZE, pack, painted, words_of
+from models.painters.pictures import SIZE, kept, pack, painted, words_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
 from models.runs import find_judge, find_super_resolution, is_shipped, load_painter
 from models.serving import page
@@ -41,6 +40,7 @@ from utils.errors import UserError, or_exit, telling_of_memory
 from utils.image import COLOR_MATCHES, resize, write_jpeg
 from utils.options import add_arguments, argument_parser, faults, given
 from utils.signals import on_stop
+from utils.stop import Stop
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
@@ -155,7 +155,8 @@ def serve(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | 
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
-    on_stop(signal.default_int_handler)
+    stop = Stop()
+    on_stop(stop.catch)
     parallel.begin()
     print(f"Device: {jittor_setup.DEVICE}")
     try:
@@ -163,12 +164,12 @@ def main() -> None:
             if BUILT_IN in (args.input_path, args.img_path):
                 with parallel.main_first():
                     draw_built_in(BUILT_IN)
-            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs, **words_of(args.options))
+            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs, args.output_path, args.truth_path, **words_of(args.options))
             judge = judge_of(args)
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:
                 return serve(pairs, judge, larger, args)
-            there = sum(is_there(args, pair) for pair in pairs)
+            there = 0 if args.overwrite else len(kept(pairs, args.output_path))
             if there:
                 print(f"{there} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
             if there < len(pairs):
@@ -179,13 +180,13 @@ def main() -> None:
                 with autocast(args.amp):
                     enlarge_files(files[parallel.RANK :: parallel.SIZE], args.scale, larger, quiet=not parallel.MAIN)
             if args.zip and parallel.MAIN:
-                print(f"Packed {pack(args.output_path.resolve(), files)}")
+                print(f"Packed {pack(pairs, args.output_path.resolve())}")
             if args.score and parallel.MAIN:
                 given = (args.img_path, args.truth_path, judge, args.weights, args.style_metric)
                 print(f"Picture by picture: {scoring.score_folder(pairs, args.output_path.resolve(), *given, SIZE)}")
     except KeyboardInterrupt:
         print(f"Stopped. The same command {'paints all anew' if args.overwrite else 'does the rest'}.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.status)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def _read_cache(path):
     """The fingerprints in the cache; none where there is no cache or it is damaged."""
     try:
         return set(json.loads(Path(path).read_text("utf-8"))) if path else set()
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return set()
 
 

@@ -28,7 +28,7 @@ class TestPair:
     caption: str = ""
 
 
-def find_test_pairs(input_path, img_path, pairs=None, prompt="", prompts=""):
+def find_test_pairs(input_path, img_path, pairs=None, output=None, truths=None, prompt="", prompts=""):
     """Masks with their reference pictures -> list of TestPair, sorted by stem; every file is decoded once.
 
     input_path: the folder of the masks, or the folder above it.
@@ -38,12 +38,15 @@ def find_test_pairs(input_path, img_path, pairs=None, prompt="", prompts=""):
     names are made. By default `label_to_img.json` (or the only .json file) in or beside the folder of the masks, which
     must name every mask.
     prompt: the caption of all pictures. prompts: JSON file of a caption for each (datasets/captions.py).
+    output: where the pictures are to go, which must not be the folder of what they are made from, nor that of the true photos, `truths`.
 
     Raises UserError when a folder or the JSON is not found, is ambiguous or malformed, and with one report of all files
     that are named and missing, masks that are not named, and files that cannot be used.
     """
     labels = _labels_folder(input_path)
     imgs = _imgs_folder(img_path)
+    if output is not None and Path(output).resolve() in [Path(folder).resolve() for folder in (labels, imgs, truths) if folder]:
+        raise UserError(f"--output_path {output} is a folder of masks or photos, which pictures must not replace: give another.")
     listing = Path(pairs) if pairs else _find_listing(labels)
     masks, bad, _ = files_by_stem(labels, MASKS)
     references = {}
@@ -81,8 +84,11 @@ def find_photos(img_path):
     return files_in(_imgs_folder(img_path), PICTURES)
 
 
-def check_results(pairs, folder, size=None):
-    """Raises UserError naming every picture `folder`/<stem>.jpg of the pairs that is missing, damaged, or not of `size` where given."""
+def check_results(pairs, folder, size=None, end="Nothing was scored."):
+    """Raises UserError naming every picture `folder`/<stem>.jpg of the pairs that is missing, damaged, or not of `size` where given.
+
+    end: the report's last sentence.
+    """
     bad = []
 
     def check(pair):
@@ -93,7 +99,7 @@ def check_results(pairs, folder, size=None):
 
     in_threads(check, pairs, WORKERS, "checking the pictures")
     if bad:
-        raise UserError(report(f"{folder}: {len(bad)} faults", bad, "Nothing was scored."))
+        raise UserError(report(f"{folder}: {len(bad)} faults", bad, end))
 
 
 def _labels_folder(input_path):
@@ -144,7 +150,7 @@ def _read_listing(path):
         items = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=tuple)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # of JSON and of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
         raise UserError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(items, tuple) or not all(isinstance(value, str) for _, value in items):
         raise UserError(f'{path} must be a flat object of names: {{"mask.png": "picture.jpg", ...}}.')

@@ -94,9 +94,10 @@ def test_pictures_that_exist_are_kept_and_the_others_come_out_the_same(data, tra
     shutil.copytree(painted, output)
     removed, kept = sorted(output.iterdir())[0], sorted(output.iterdir())[1]
     removed.unlink()
-    kept.write_bytes(b"mine")
+    mine = (painted / removed.name).read_bytes()  # of another mask
+    kept.write_bytes(mine)
     assert paint(data, trained, output).returncode == 0
-    assert kept.read_bytes() == b"mine"
+    assert kept.read_bytes() == mine
     assert removed.read_bytes() == (painted / removed.name).read_bytes()
     assert paint(data, trained, output, "--overwrite").returncode == 0
     assert all(path.read_bytes() == (painted / path.name).read_bytes() for path in output.iterdir())
@@ -218,6 +219,18 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
     assert steps == [(stage, step) for stage in ("vae", "unet", "decoder") for step in range(1, 13)]
 
 
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_painting_says_by_which_signal(data, trained, tmp_path, stop):
+    command = [sys.executable, ROOT / "MainTest.py", "--input_path", data, "--img_path", data, "--checkpoint", trained]
+    command += ["--output_path", tmp_path / "results", "--steps", 400, "--batch_size", 1]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not any(tmp_path.glob("results/*.jpg")):
+        time.sleep(0.02)
+    process.send_signal(stop)
+    errors = process.communicate()[1]
+    assert process.returncode == 128 + stop and "Stopped. The same command does the rest." in errors and "Traceback" not in errors
+
+
 def wait_for(log: Path, stage: str, step: int, process: subprocess.Popen) -> None:
     """Until the log has the stage's step."""
     while process.poll() is None:
@@ -254,6 +267,7 @@ def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
     one_sentence(paint(data, trained, tmp_path / "out", "--guidance", "nan"), "--guidance")
     one_sentence(paint(data, trained, tmp_path / "out", "--style", "file"), "--style", "system diffusion", "no such option")
     one_sentence(paint(data, trained, tmp_path / "out", "--lora", "nowhere.safetensors:0.5"), "--lora: nowhere.safetensors does not exist")
+    one_sentence(paint(data, trained, data / "train_resized" / "imgs", "--overwrite"), "--output_path", "imgs")
     (tmp_path / "file").write_text("")
     one_sentence(paint(data, trained, tmp_path / "file"), str(tmp_path / "file"))
     assert before == {path: path.read_bytes() for path in trained.rglob("*.safetensors")}

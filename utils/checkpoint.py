@@ -258,4 +258,7 @@ def read_training_state(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     onward = f"go on from {earlier[-1].name}" if earlier else "start from the beginning"
     with reporting_damage(path, f"move it away and run the same command again to {onward}"):
         arrays, metadata = read_safetensors(path)
-        return arrays, json.loads(metadata["info"])
+        info = json.loads(metadata["info"])
+        if path in states and info["step"] != int(path.stem.removeprefix("step-")):
+            raise ValueError(f"it says that it is of step {info['step']}")
+        return arrays, info

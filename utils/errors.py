@@ -1,5 +1,6 @@
 """Errors that are the user's to mend: told in a sentence, without a traceback."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,12 +33,18 @@ class TrainingError(UserError):
 
 
 def or_exit(function):
-    """What `function` returns; a UserError it raises ends the process with its message on stderr and its exit status."""
+    """What `function` returns; a UserError it raises ends the process with its message on stderr and its exit status.
+
+    A KeyboardInterrupt that nobody has caught, with the signal's number or that of Ctrl-C, ends it with a word.
+    """
     try:
         return function()
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.status) from None
+    except KeyboardInterrupt as stop:
+        print("Stopped.", file=sys.stderr)
+        raise SystemExit(128 + (*stop.args, signal.SIGINT)[0]) from None
 
 
 @contextmanager

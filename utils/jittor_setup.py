@@ -30,7 +30,7 @@ from pathlib import Path
 from utils.cuda_toolkit import check_driver, find_nvcc, provide_toolkit
 from utils.errors import UserError, or_exit
 from utils.files import built_beside
-from utils.signals import STOPS, blocked, ending_at_once
+from utils.signals import STOPS, blocked, ending_at_once, without_tracing_stops
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 STOPPED = "Stopped while Jittor was being compiled; the same command goes on."
@@ -251,10 +251,11 @@ def set_compilers_apart() -> None:
     initialize, prctl = jittor_utils.pool_initializer, ctypes.CDLL(None).prctl
 
     def initialize_apart() -> None:
+        os.setsid()
         for number in STOPS:  # Python ends these processes by SIGTERM when it ends itself, and waits for them
+            signal.signal(number, signal.SIG_IGN)  # forgets one that came before they were apart
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         initialize()
 
@@ -300,12 +301,14 @@ def set_up_cuda() -> None:
     jittor.flags.use_temp_allocator = 0
 
 
+sys.excepthook = without_tracing_stops(sys.excepthook)
 try:
     DEVICE = or_exit(prepare)
 except KeyboardInterrupt:
     print(STOPPED, file=sys.stderr)
     sys.exit(130)
 jittor = import_jittor()
+sys.excepthook = without_tracing_stops(sys.excepthook)  # which is now Jittor's
 jittor.flags.use_cuda = int(jittor.has_cuda)
 if jittor.has_cuda:
     or_exit(set_up_cuda)

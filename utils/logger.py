@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,11 @@ class RunLog:
         path = self.folder / "log.jsonl"
         self.tensorboard = import_tensorboard()
         try:
-            kept = [line for line in read_log(path) if line["stage"] != stage or line["step"] <= resume_step]
+            lines = read_log(path)
+            damaged = (path.read_bytes().count(b"\n") if path.is_file() else 0) - len(lines)
+            if damaged > 0:
+                print(f"{path}: {damaged} lines that are damaged are left out.", file=sys.stderr)
+            kept = [line for line in lines if line["stage"] != stage or line["step"] <= resume_step]
             with atomic_write(path) as file:
                 file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
             self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the run lasts)
@@ -65,8 +70,10 @@ class RunLog:
         self.add_summary(step, values)
 
     def close(self) -> None:
-        self.lines.close()
-        self.events.close()
+        with suppress(OSError):  # of a full disk, said when it was written to: files try again what they have not got rid of
+            self.lines.close()
+        with suppress(OSError):
+            self.events.close()
 
     def add_summary(self, step: int, values: list[dict]) -> None:
         self.add_event(step=step, summary={"value": values})
@@ -85,15 +92,13 @@ class RunLog:
 
 
 def read_log(path: str | Path) -> list[dict]:
-    """The lines of a log, [] where there is none; a line that a killed run has cut short is left out."""
+    """The lines of a log, [] where there is none; a line that a killed run has cut short, or that is damaged, is left out."""
     path, lines = Path(path), []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
-        try:
+        with suppress(ValueError, RecursionError):
             lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+    return [line for line in lines if isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("stage"), str)]
 
 
 def import_tensorboard():

@@ -7,6 +7,7 @@ all the same, for a thread that waits for it.
 """
 
 import _thread
+import atexit
 import ctypes
 import os
 import re
@@ -56,11 +57,29 @@ def on_stop(handler: Callable) -> None:
         while True:
             _thread.interrupt_main(signal.sigwait(STOPS))
 
+    def leave() -> None:
+        """At exit: all is done, and a signal that comes now would only interrupt the tidying up."""
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
+
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     for number in STOPS:
         signal.signal(number, handler)
+    atexit.register(leave)
     ignore()
     threading.Thread(target=take, name="signals", daemon=True).start()
+
+
+def without_tracing_stops(hook: Callable) -> Callable:
+    """A `sys.excepthook` that leaves all to `hook` but a Ctrl-C that comes before anybody waits for one, as in the second of importing."""
+
+    def report(kind: type[BaseException], error: BaseException, trace: object) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("Stopped.", file=sys.stderr)
+        else:
+            hook(kind, error, trace)
+
+    return report
 
 
 @contextmanager

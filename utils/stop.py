@@ -1,5 +1,6 @@
 """Stopping a run in good order: Ctrl-C, SIGTERM and the end of its time."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -15,14 +16,14 @@ class Stop:
     that the step under way can end and be saved, and a second one raises it.
     """
 
-    def __init__(self, max_minutes: float):
+    def __init__(self, max_minutes: float = math.inf):
         self.deadline = time.monotonic() + 60 * max_minutes
         self.signal, self.waits = None, False
 
     def catch(self, number: int, frame: object) -> None:
         twice, self.signal = self.signal is not None, number
         if twice or not self.waits:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         tqdm.write("Stopping after this step, to save it. Once more to stop at once.", file=sys.stderr)
 
     @property

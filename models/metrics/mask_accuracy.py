@@ -39,7 +39,7 @@ def load_judge(run: Run) -> Judge:
     """The judge of lowest validation loss of a run. Raises UserError where the run has none."""
     folder = run.folder / "best" / "segformer"
     best = read_best(run.folder).get("segformer")
-    if best is None or "segformer" not in run.options:
+    if "segformer" not in run.options or best is None or "val_pixel_accuracy" not in best:
         raise UserError(f"{run.folder} has no judge: train one with MainTrain.py --system judge")
     network = load_network(SegformerForSemanticSegmentation, SegformerConfig, folder)
     return Judge(network, run.options["segformer"].size, folder / WEIGHTS, best["val_pixel_accuracy"])

@@ -19,8 +19,8 @@ import numpy as np
 
 from datasets.landscape import read_image, read_mask
 from datasets.pairs import Pair
-from datasets.test_pairs import TestPair
-from utils.files import atomic_write
+from datasets.test_pairs import TestPair, check_results
+from utils.files import atomic_write, remove_leftovers
 from utils.image import color_match, colorize_mask, resize
 
 SIZE = (512, 384)  # of the competition's results: width, height
@@ -67,10 +67,26 @@ def preview_rows(painter, pairs: list[Pair], options: object) -> list[list[np.nd
     return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
 
 
-def pack(folder: Path, files: list[Path]) -> Path:
-    """Zips pictures, flat, as the competition wants them, into <folder>.zip beside their folder; returns its path."""
+def kept(pairs: list[TestPair], folder: Path) -> list[TestPair]:
+    """The pairs whose picture is in the folder already. What killed processes have left half-written is removed.
+
+    Raises UserError naming all that are empty, damaged or not of SIZE: such a file is not of painting, and nobody says that it may be lost.
+    """
+    remove_leftovers(folder, "*")
+    there = [pair for pair in pairs if (folder / f"{pair.stem}.jpg").is_file()]
+    check_results(there, folder, SIZE, end="Nothing was painted: remove these files, or paint all anew with --overwrite.")
+    return there
+
+
+def pack(pairs: list[TestPair], folder: Path) -> Path:
+    """Zips the pictures, flat, as the competition wants them, into <folder>.zip beside their folder; returns its path.
+
+    Raises UserError naming all that are missing, damaged or not of SIZE.
+    """
+    check_results(pairs, folder, SIZE, end="Nothing was packed.")
     path = folder.with_name(folder.name + ".zip")
+    remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for picture in files:
-            archive.write(picture, picture.name)
+        for pair in pairs:
+            archive.write(folder / f"{pair.stem}.jpg", f"{pair.stem}.jpg")
     return path

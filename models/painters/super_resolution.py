@@ -12,6 +12,7 @@ from models.networks.pretrained import initialise, load_network
 from models.networks.rcan import RCAN, RCANConfig, double
 from models.training.run import Run
 from utils.errors import UserError
+from utils.files import remove_leftovers
 from utils.image import resize, write_jpeg
 
 SCALES = (2, 4, 8)  # of pictures that are written beside those of 512x384
@@ -68,6 +69,8 @@ def enlarge_files(files: list[Path], scales: list[int], super_resolution: SuperR
     file shows, whoever painted that and however often this is stopped; JPEG's faults at the quality that is written are those RCAN has
     learnt to see through. Each doubling starts from the last ("continuous super-resolution").
     """
+    for folder in {larger(file, scale).parent for file in files[:1] for scale in scales}:
+        remove_leftovers(folder, "*")
     for file in tqdm(files, desc="enlarging", unit="picture", dynamic_ncols=True, disable=quiet):
         wanted = [scale for scale in scales if not is_up_to_date(larger(file, scale), file)]
         if not wanted:

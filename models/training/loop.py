@@ -15,6 +15,7 @@ A stage is a class with
 and is made by Stage(options, folder), with what it builds on in `folder`. tests/models/training/toy_gan.py has a small one of two learners.
 """
 
+import sys
 import time
 from contextlib import closing, nullcontext
 from itertools import islice
@@ -79,21 +80,31 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
     bar = tqdm(initial=start, total=options.steps, desc=stage.name, unit="step", dynamic_ncols=True, disable=not parallel.MAIN)
     with closing(log) if log else nullcontext(), closing(stream), bar, stop.finishing():
         metrics = evaluated(start) if missed and parallel.MAIN else {}
-        done, to_save = start, False
+        done, to_save, fault = start, False, None
         while done < options.steps and not parallel.anywhere(stop.wanted):
             begun = time.monotonic()
-            micro_batches = list(islice(stream, options.accumulate))
+            try:
+                micro_batches = list(islice(stream, options.accumulate))
+            except UserError as error:  # a photo has vanished, say: what was done is saved before that is told
+                fault = error
+            if parallel.anywhere(fault is not None):
+                if parallel.MAIN and done > start:
+                    save(stage, folder, done, examples)
+                break
             waited = time.monotonic() - begun
             scalars = stage.train_step(micro_batches, done)
             scalars |= {"seconds": time.monotonic() - begun, "waited": waited}  # for the step, and of these for its pictures
             done, examples = done + 1, examples + options.batch_size * options.accumulate
             bar.update()
-            if parallel.MAIN:
-                log.scalars(done, scalars)
-                metrics |= {} if stop.wanted else evaluated(done)
+            try:
+                if parallel.MAIN:
+                    log.scalars(done, scalars)
+                    metrics |= {} if stop.wanted else evaluated(done)
+            except UserError as error:
+                fault = error
             bar.set_postfix({name: f"{value:.4f}" for name, value in (scalars | metrics).items() if name in ("loss", "val_loss")})
             # Asked once: a signal that comes after this line is seen after the next step, so that the loop never leaves without saving.
-            stopping = parallel.anywhere(stop.wanted)
+            stopping = parallel.anywhere(stop.wanted or fault is not None)
             to_save = to_save or due(done, options.save_every)
             # A state whose gradients have ceased to be finite must not push out a good one.
             sound = not any(learner.failures for learner in stage.learners.values())
@@ -103,7 +114,11 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
                 to_save = False
             if stopping:
                 break
-    return done >= options.steps and not parallel.anywhere(stop.wanted)  # which waits for the last save: what comes next reads it
+    stopped = parallel.anywhere(stop.wanted)  # which waits for the last save: what comes next reads it
+    if fault is not None:
+        print(f"Stage {stage.name} could not go on after step {done}. What was done is saved.", file=sys.stderr)
+        raise fault
+    return done >= options.steps and not stopped
 
 
 def resume(stage, states: Path) -> tuple[int, int]:
@@ -115,6 +130,8 @@ def resume(stage, states: Path) -> tuple[int, int]:
     if path is None:
         return 0, 0
     arrays, info = read_training_state(path)
+    if type(info.get("examples")) is not int or info["examples"] < 0 or info.get("stage") != stage.name:
+        raise UserError(f"{path} is no training state of stage {stage.name} ({info}): move it away, or begin the stage anew with --restart")
     for name, learner in stage.learners.items():
         prefix = f"{name}."
         learner.load({key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}, str(path))

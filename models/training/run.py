@@ -17,6 +17,7 @@ from utils.files import atomic_write
 from utils.logger import read_log
 
 SHIPPED = "demo"  # the run below checkpoints/ that comes with the program
+BEST_ADVICE = "put it back, or remove it, and the next validation is taken for the best so far"
 OWN = ("seed", "val_fraction", "input_path", "val_path", "leave_out")  # a run keeps these, its system, its preset and its stages' options
 
 
@@ -93,7 +94,7 @@ def read_json(folder: Path) -> dict:
         stored = json.loads(path.read_text("utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin the run anew with --restart") from error
     if isinstance(stored, dict):
         stored.setdefault("leave_out", None)  # which is younger than some runs
@@ -126,8 +127,8 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     fault."""
     system, stages = systems[name], stages_of(args, systems[name])
     begun = begun_stages(folder)
-    check_that_it_is_ours(folder, system, stages, begun, args.restart)
     anew = set(system.following(stages)) if args.restart else set()
+    check_that_it_is_ours(folder, system, stages, begun, anew)
     stored = stored_run(folder, system, systems, needed=bool(begun - anew) or not args.restart)
     preset = args.preset or (stored.preset if stored else default_preset)
     options = dict(system.presets[preset]) | (stored.options if stored and stored.preset == preset else {})
@@ -141,6 +142,8 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     check_options(options, stages)
     if stored:
         check_unchanged(stored, run, begun - anew)
+    if begun - anew:
+        read_best(folder)  # that it is damaged is to be said now, and not at the first validation
     return run
 
 
@@ -185,17 +188,18 @@ def begun_stages(folder: Path) -> set[str]:
     return {path.name for path in (folder / "state").glob("*") if latest_training_state(path)}
 
 
-def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun: set[str], restart: bool) -> None:
+def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun: set[str], anew: set[str]) -> None:
     """Raises UserError where training would write over networks in a folder of which nothing says that they may be lost."""
     is_run = (folder / "run.json").is_file()
-    if begun and not is_run and not restart:
+    if begun - anew and not is_run:
         raise UserError(
-            f"{folder / 'run.json'} is missing, though stage {', '.join(sorted(begun))} is there: put it back, or give --restart"
+            f"{folder / 'run.json'} is missing, though stage {', '.join(sorted(begun - anew))} is there, and with which seed and "
+            "split is not known: put it back, or begin all stages anew with --restart and no --stage"
         )
     theirs = [name for stage in stages if stage not in begun for name in system.stage(stage).networks if (folder / name).exists()]
     if theirs and not is_run and not begun:
         raise UserError(f"{folder} holds {', '.join(theirs)}, but is not a run of MainTrain.py: give the run another name with --run")
-    if theirs and not restart:
+    if theirs and not anew:
         raise UserError(
             f"{folder} holds {', '.join(theirs)}, but not the training state to go on from: put {folder}/state back, give the run another "
             "name with --run, or begin anew with --restart"
@@ -216,7 +220,8 @@ def restart(run: Run, system: System, stages: list[str]) -> None:
     folder, anew = run.folder, system.following(stages)
     path = folder / "best" / "best.json"
     if path.is_file():  # first, for it keeps networks from being written that are worse than it says
-        write_json(path, {name: best for name, best in read_best(folder).items() if name not in anew})
+        best = {} if len(anew) == len(system.stages) else read_best(folder)  # all of it goes, damaged or not
+        write_json(path, {name: about for name, about in best.items() if name not in anew})
     for name in reversed(anew):
         for network in system.stage(name).networks:
             for place in (folder, folder / "best"):
@@ -232,12 +237,19 @@ def restart(run: Run, system: System, stages: list[str]) -> None:
 
 
 def read_best(folder: Path) -> dict[str, dict]:
-    """By stage, the step whose averaged weights are in `best`, and their metrics; {} where there is none, or it cannot be read."""
+    """By stage, the step whose averaged weights are in `best`, and their metrics; {} where there is none. Raises UserError."""
+    path = folder / "best" / "best.json"
     try:
-        best = json.loads((folder / "best" / "best.json").read_text())
-    except (OSError, ValueError):
+        best = json.loads(path.read_bytes())
+        numbers = {stage: {name for name, value in about.items() if isinstance(value, (int, float))} for stage, about in best.items()}
+        wrong = [stage for stage, about in best.items() if not {"step", "value"} <= numbers[stage] == about.keys()]
+    except FileNotFoundError:
         return {}
-    return best if isinstance(best, dict) else {}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): {BEST_ADVICE}") from error
+    if wrong:
+        raise UserError(f"{path} is damaged (what it says of {', '.join(wrong)}): {BEST_ADVICE}")
+    return best
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -177,6 +177,17 @@ def test_one_report_names_every_fault_of_a_test_set(test_set):
     assert len(report.splitlines()) == 1 + len(expected) + 9 + 1  # and nothing else
 
 
+def test_pictures_do_not_go_where_masks_and_photos_lie(test_set, tmp_path):
+    """With --overwrite they would replace them."""
+    labels, imgs = test_set / "val_A_labels_resized", test_set / "train_resized" / "imgs"
+    (tmp_path / "link").symlink_to(imgs)
+    (tmp_path / "truths").mkdir()
+    for output in (labels, imgs, tmp_path / "link", tmp_path / "truths" / ".." / "truths"):
+        with pytest.raises(UserError, match=r"--output_path .* must not replace"):
+            find_test_pairs(test_set, test_set, output=output, truths=tmp_path / "truths")
+    assert find_test_pairs(test_set, test_set, output=tmp_path / "results", truths=tmp_path / "truths")
+
+
 def test_results_that_are_missing_damaged_or_of_another_size_are_all_named(tmp_path):
     pairs = [test_pairs.TestPair(stem, tmp_path / f"{stem}.png", tmp_path / "photo.jpg") for stem in ("a", "b", "c", "d")]
     for stem, size in (("a", (512, 384)), ("b", (256, 192)), ("c", (512, 384))):

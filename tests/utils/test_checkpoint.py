@@ -288,6 +288,14 @@ def test_what_was_just_saved_is_kept(tmp_path):
     assert names_in(tmp_path) == ["step-00000003.safetensors", "step-00000009.safetensors"]
 
 
+@pytest.mark.parametrize("info", [{"examples": 8}, {"step": -1}, {"step": 3}, {"step": "2"}, [2], 2])
+def test_a_state_that_does_not_say_its_step_is_damaged(tmp_path, info):
+    path = save_training_state(tmp_path, 2, {"w": np.zeros(1)}, {}, keep=2)
+    write_safetensors(path, {"w": np.zeros(1)}, {"info": json.dumps(info)})
+    with pytest.raises(UserError, match=f"{path} is damaged or incomplete .*: move it away"):
+        read_training_state(path)
+
+
 def test_a_damaged_newest_file_is_named_and_left(tmp_path):
     for step in (1, 2):
         save_training_state(tmp_path, step, {"w": np.zeros(100)}, {}, keep=3)

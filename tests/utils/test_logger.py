@@ -3,6 +3,7 @@ import json
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,30 @@ import_tensorboard()
 assert sys.modules["torch"] is mark
 """
     subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    "line", ["null", "[1]", "3", '{"step": 2}', '{"step": "two", "stage": "vae"}', '{"step": true, "stage": "vae"}', "[" * 9999]
+)
+def test_a_damaged_line_is_left_out_and_said(tmp_path, capsys, line):
+    log = RunLog(tmp_path, "vae")
+    log.scalars(1, {"loss": 1.0})
+    log.close()
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write(f"{line}\n")
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1]
+    RunLog(tmp_path, "vae", resume_step=1).close()
+    assert f"{tmp_path / 'log.jsonl'}: 1 lines that are damaged" in capsys.readouterr().err
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1]
+
+
+def test_a_disk_that_is_full_is_said_once(tmp_path):
+    """What could not be written is tried again when a file is closed, which must not hide what was said."""
+    log = RunLog(tmp_path, "vae")
+    log.lines.close()
+    log.lines = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(DiskError, match="disk full while logging"), closing(log):
+        log.scalars(1, {"loss": 1.0})
 
 
 def test_a_full_disk_and_a_wrong_folder_are_told_in_a_sentence(tmp_path, monkeypatch):

@@ -52,6 +52,27 @@ def test_a_killed_measurement_goes_on_from_what_it_has(tmp_path):
     assert asked == [5, 6, 7, 8] and list(rows[:]["square"]) == [number**2 for number in numbers]
 
 
+def test_what_a_disk_has_spoilt_is_measured_again_and_said_once(tmp_path, capsys):
+    path, numbers = tmp_path / "squares.rows", list(range(1, 9))
+    squares(path, numbers)
+    content = bytearray(path.read_bytes())
+    size = len(content) // len(numbers)
+    content[2 * size + 33] ^= 64  # a measurement
+    content[5 * size + 3] ^= 1  # a key
+    path.write_bytes(content[:-5])
+    rows, asked = squares(path, numbers)
+    assert asked == [3, 6, 8] and list(rows[:]["square"]) == [number**2 for number in numbers]
+    assert f"{path}: 1 measurements are damaged" in capsys.readouterr().err
+    rows, asked = squares(path, numbers)
+    assert asked == [] and list(rows[:]["square"]) == [number**2 for number in numbers]
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_picture_that_has_vanished_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path / 'photo.jpg'} cannot be read"):
+        digest(tmp_path / "photo.jpg")
+
+
 def test_nothing_to_measure(tmp_path):
     rows, asked = squares(tmp_path / "squares.rows", [])
     assert len(rows) == 0 and list(rows.blocks()) == [] and asked == []

@@ -95,6 +95,13 @@ def test_behind_the_block_all_is_as_before():
     assert {*seen} == STOPS and not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {*STOPS, signal.SIGUSR1}
 
 
+def test_a_stop_before_anybody_waits_for_one_is_not_traced():
+    script = "from utils import jittor_setup\nraise {}"
+    for error, ending in (("KeyboardInterrupt", "Stopped.\n"), ("ValueError", "ValueError\n")):
+        result = subprocess.run([sys.executable, "-c", script.format(error)], cwd=ROOT, text=True, capture_output=True)
+        assert result.stderr.endswith(ending) and ("Traceback" in result.stderr) == (error == "ValueError")
+
+
 THREADS = """
 from utils import jittor_setup, signals
 import {script}

@@ -19,7 +19,7 @@ from models.networks.layers import Linear, freeze
 from models.training import learner as learning
 from models.training import loop
 from tests.models.training.toy_gan import OPTIONS, Network, Shape, trained
-from utils.errors import TrainingError
+from utils.errors import TrainingError, UserError
 from utils.optimizer import AdamW
 
 TOY = Path(__file__).with_name("toy_gan.py")
@@ -81,6 +81,34 @@ def test_a_gan_that_is_killed_resumes_to_the_same_bytes(whole, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert final_state(tmp_path / "run") == final_state(whole)
     assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [*range(1, 13)]
+
+
+@pytest.mark.bit_for_bit
+@pytest.mark.parametrize("where", ["a training step", "a validation"])
+def test_a_photo_that_vanishes_ends_training_with_what_was_done_saved(whole, tmp_path, where, capsys):
+    def vanish(stage):
+        training_set, validation_set = stage.datasets([], [])
+        seen, sound = [], training_set.example
+
+        def example(index, rng):
+            seen.append(index)
+            if where == "a validation" or len(seen) > 28:
+                raise UserError("photo.jpg: cannot be decoded")
+            return sound(index, rng)
+
+        (training_set if where == "a training step" else validation_set).example = example
+        stage.datasets = lambda train, validation: (training_set, validation_set)
+
+    options = replace(OPTIONS, save_every=12, validate_every=6)
+    with pytest.raises(UserError, match=r"photo\.jpg"):
+        trained(tmp_path / "run", options, vanish)
+    done = 7 if where == "a training step" else 6
+    assert states(tmp_path / "run") == [f"step-{done:08d}.safetensors"]
+    assert f"could not go on after step {done}. What was done is saved." in capsys.readouterr().err
+    assert trained(tmp_path / "run", options)
+    assert final_state(tmp_path / "run") == final_state(whole)
+    steps = [line["step"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert steps == [*range(1, 13)]
 
 
 @pytest.mark.bit_for_bit

@@ -196,7 +196,27 @@ def test_training_states_without_their_run_are_not_gone_on_from(chosen):
     (run.folder / "run.json").unlink()
     with pytest.raises(UserError, match=r"run\.json is missing, though stage vae is there"):
         chosen()
+    with pytest.raises(UserError, match=r"run\.json is missing, though stage vae is there"):
+        chosen("--restart", "--stage", "unet")  # which would stand on it
     assert chosen("--restart").seed == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "[1]", '{"vae": 1}', '{"vae": {"step": 1}}', '{"vae": {"step": 1, "value": "low"}}', "\xff", "[" * 9999]
+)
+def test_a_damaged_list_of_the_best_is_said_before_training(chosen, content):
+    """And not when a validation has been waited for, whose weights it would let take the place of better ones."""
+    run = begin(chosen(), "vae", "unet")
+    path = run.folder / "best" / "best.json"
+    path.write_bytes(content.encode("latin-1"))
+    for words in ((), ("--restart", "--stage", "unet")):
+        with pytest.raises(UserError, match=f"{path} is damaged .*put it back, or remove it"):
+            chosen(*words)
+    restart(chosen("--restart"), SYSTEMS["diffusion"], ["vae"])  # which needs nothing of it
+    assert json.loads(path.read_text()) == {}
+    begin(run, "vae")
+    path.unlink()
+    assert chosen() == run
 
 
 @pytest.mark.parametrize("stages, gone, left", [

@@ -1,0 +1,58 @@
+"""Pictures that are there: kept where they are sound, packed when they have been looked at."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from datasets.test_pairs import TestPair as Wanted
+from models.painters.pictures import SIZE, kept, pack
+from utils.errors import UserError
+from utils.files import short_node_name
+from utils.image import write_jpeg
+
+PAIRS = [Wanted(stem, None, None) for stem in "abc"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    for pair in PAIRS:
+        write_jpeg(tmp_path / "results" / f"{pair.stem}.jpg", np.full((*SIZE[::-1], 3), 100, np.uint8))
+    return tmp_path / "results"
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut off": content[:-40], "another file": b"mine"}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut off", "another file"])
+def test_what_is_no_picture_is_named_and_neither_kept_nor_packed(results, how):
+    spoil(results / "b.jpg", how)
+    before = (results / "b.jpg").read_bytes()
+    with pytest.raises(UserError, match=r"b\.jpg(.|\n)*Nothing was painted: remove these files"):
+        kept(PAIRS, results)
+    with pytest.raises(UserError, match=r"b\.jpg(.|\n)*Nothing was packed"):
+        pack(PAIRS, results)
+    assert (results / "b.jpg").read_bytes() == before and not results.with_name("results.zip").exists()
+
+
+def test_what_is_missing_is_not_packed_and_to_be_painted(results):
+    (results / "c.jpg").unlink()
+    assert [pair.stem for pair in kept(PAIRS, results)] == ["a", "b"]
+    with pytest.raises(UserError, match=r"missing: 1\n.*c\.jpg"):
+        pack(PAIRS, results)
+
+
+def test_what_a_killed_painting_has_left_is_removed(results):
+    dead, living = (results / f".b.jpg.{short_node_name()}.{number}.tmp" for number in (2**22 + 1, os.getpid()))
+    for path in (dead, living):
+        path.write_bytes(b"half a picture")
+    assert len(kept(PAIRS, results)) == 3
+    assert not dead.exists() and living.exists()
+
+
+def test_the_pictures_are_packed_flat(results):
+    with zipfile.ZipFile(pack(PAIRS, results)) as archive:
+        assert archive.namelist() == ["a.jpg", "b.jpg", "c.jpg"] and archive.testzip() is None
