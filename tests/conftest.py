@@ -10,6 +10,7 @@ import jittor as jt
 import pytest
 
 from datasets.synthetic.write import write_dataset
+from tests.small import write_small_run
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,14 @@ def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "drawn"
     write_dataset(root, train=10, test=5, seed=1, size=(128, 96), progress=False)
     return root
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
+    """A run of the main system that has learnt nothing: it paints 96x64."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
+    write_small_run(folder)
+    return folder
 
 
 def pytest_configure(config: pytest.Config) -> None:

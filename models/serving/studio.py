@@ -8,7 +8,7 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -29,10 +29,8 @@ PREVIEWS = 8  # of one picture, about
 FITTED_ON = 12  # photos
 MOST_EXAMPLES, MOST_PHOTOS = 24, 60  # to choose from
 KEPT = 16  # photos that were sent and may be painted after
-TEXTS = (
-    "prompt",
-    "negative_prompt",
-)  # options of any text that the page may set. Others may name files, and keep what the command gave them
+TEXTS = ("prompt", "negative_prompt")  # options that are any text and that the page may set: others might name files
+NEEDS = {"prompt": "words", "negative_prompt": "words", "text_guidance": "words", "control_weight": "control"}  # what a painter must have
 MOST_TEXT = 1000
 
 Work = Callable[[Callable[[dict], None]], dict]
@@ -106,12 +104,13 @@ class Studio:
             "judge": self.judge is not None,
         }
 
-    def described(self, each) -> dict:
+    def described(self, each: Field) -> dict:
         kind = several_and_kind(each)[1].__name__
         return {"name": each.name, "kind": kind, "default": getattr(self.options, each.name), **each.metadata}
 
-    @staticmethod
-    def may_set(each) -> bool:
+    def may_set(self, each: Field) -> bool:
+        if each.name in NEEDS and getattr(self.painter, NEEDS[each.name], None) is None:
+            return False
         several, kind = several_and_kind(each)
         return not several and (kind in (int, float) or bool(each.metadata["choices"]) or each.name in TEXTS)
 

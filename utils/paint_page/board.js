@@ -66,14 +66,14 @@ export class Board {
     canvas.setPointerCapture(event.pointerId);
     this.from = this.last = at;
     this.labels.begin();
-    this.apply(at, event.shiftKey);
+    this.apply([at], event.shiftKey);
   }
 
   move(event) {
     this.showRing(event);
     if (event.pointerId !== this.hand) return;
     const each = event.getCoalescedEvents?.() ?? [];
-    for (const one of each.length && settings.tool !== "line" ? each : [event]) this.apply(this.place(one), event.shiftKey);
+    this.apply((each.length ? each : [event]).map((one) => this.place(one)), event.shiftKey);
   }
 
   up(event) {
@@ -91,22 +91,25 @@ export class Board {
     this.drawn();
   }
 
-  /** What the tool does when the hand comes to a place. */
-  apply(at, straight) {
+  /** What the tool does when the hand goes from place to place. */
+  apply(places, straight) {
     const { tool, label } = settings;
+    const to = places.at(-1);
     if (tool === "brush" || tool === "eraser") {
-      this.labels.line(this.last.x, this.last.y, at.x, at.y, at.size, tool === "eraser" ? null : label);
+      for (const at of places) {
+        this.labels.line(this.last.x, this.last.y, at.x, at.y, at.size, tool === "eraser" ? null : label);
+        this.last = at;
+      }
     } else if (tool === "fill") {
-      if (at === this.from) this.labels.fill(at.x, at.y, label);
+      if (to === this.from) this.labels.fill(to.x, to.y, label);
     } else {
       this.labels.map.set(this.labels.before); // a line, or a horizon, is still being moved
-      if (tool === "horizon") this.labels.horizon(at.y + 0.5, label);
+      if (tool === "horizon") this.labels.horizon(to.y + 0.5, label);
       else {
-        const to = straight ? level(this.from, at) : at;
-        this.labels.line(this.from.x, this.from.y, to.x, to.y, at.size, label);
+        const end = straight ? level(this.from, to) : to;
+        this.labels.line(this.from.x, this.from.y, end.x, end.y, to.size, label);
       }
     }
-    this.last = at;
     this.show();
     this.drawing();
   }

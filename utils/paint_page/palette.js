@@ -73,5 +73,6 @@ export function choose(label) {
     button.setAttribute("aria-checked", other === label);
     button.tabIndex = other === label ? 0 : -1;
   }
-  buttons[label].scrollIntoView({ block: "nearest" });
+  const top = buttons[label].offsetTop - list.offsetTop;
+  if (top < list.scrollTop || top + buttons[label].offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 2;
 }

@@ -4,8 +4,15 @@ import { inEachLanguage, say, sayOption } from "./language.js";
 import { sendPhoto } from "./server.js";
 import { remember, settings } from "./settings.js";
 
-const FIRST = ["prompt", "negative_prompt", "guidance", "ref_guidance", "text_guidance", "prompt_guidance", "steps"]; // the others are under "more"
-const SLIDERS = { steps: [1, 60, 1], guidance: [1, 10, 0.1], ref_guidance: [1, 6, 0.1], text_guidance: [1, 12, 0.1], prompt_guidance: [1, 12, 0.1], style_noise: [0, 2, 0.05] };
+const FIRST = ["prompt", "negative_prompt", "guidance", "ref_guidance", "text_guidance", "control_weight", "style_noise", "steps"]; // not under "more"
+const SLIDERS = {
+  steps: [1, 60, 1],
+  guidance: [1, 10, 0.1],
+  ref_guidance: [1, 6, 0.1],
+  text_guidance: [1, 12, 0.1],
+  control_weight: [0, 2, 0.05],
+  style_noise: [0, 2, 0.05],
+}; // from, to, step
 const photos = document.getElementById("photos");
 const seed = document.getElementById("seed");
 const name = document.getElementById("name");
@@ -81,7 +88,7 @@ export class Panel {
   markPhoto() {
     const at = this.chosen === "own" ? photos.querySelector(".own") : photos.querySelectorAll("button:not(.own)")[this.chosen];
     for (const button of photos.children) button.setAttribute("aria-checked", button === at);
-    at?.scrollIntoView({ block: "nearest", inline: "center" });
+    if (at) photos.scrollLeft = at.offsetLeft - photos.offsetLeft - (photos.clientWidth - at.clientWidth) / 2;
   }
 
   // ------------------------------------------------------------------------------------------------------ seed and name
@@ -138,8 +145,8 @@ export class Panel {
   }
 
   showOptions() {
-    const places = { first: document.getElementById("options"), more: document.getElementById("more-options"), words: document.getElementById("words") };
-    for (const place of Object.values(places)) place.replaceChildren();
+    const [first, more, words] = ["options", "more-options", "words"].map((id) => document.getElementById(id));
+    for (const place of [first, more, words]) place.replaceChildren();
     const options = [...this.studio.options].sort((a, b) => order(a) - order(b));
     for (const option of options) {
       const value = this.options()[option.name] ?? option.default;
@@ -149,14 +156,15 @@ export class Panel {
         this.changed();
       };
       const text = option.kind === "str" && !option.choices;
-      places[text ? "words" : FIRST.includes(option.name) ? "first" : "more"].append(control(option, value, set));
+      const place = FIRST.includes(option.name) ? first : more;
+      (text ? words : place).append(control(option, value, set));
     }
     const match = { name: "color_match", kind: "str", ...this.studio.color_match };
-    places.more.append(control(match, this.colorMatch(), (chosen) => {
+    more.append(control(match, this.colorMatch(), (chosen) => {
       remember({ color_match: chosen });
       this.changed();
     }));
-    places.words.hidden = !places.words.children.length;
+    words.hidden = !words.children.length;
   }
 
   failed(error) {

@@ -1,0 +1,220 @@
+"""The page, as somebody paints on it: in a real browser, Chromium, driven by Playwright. Skipped where either is missing."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.page import serving
+from tests.test_commands import run
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+STEPS = ["--steps", 4]
+
+
+@pytest.fixture(scope="module")
+def served(data, untrained, tmp_path_factory):
+    with serving(data, untrained, tmp_path_factory.mktemp("served") / "output.txt", *STEPS) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page in a fresh window, when its first picture is there. Whatever goes wrong in it fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, locale="en-US")
+    page, trouble = context.new_page(), []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("console", lambda message: trouble.append(message.text) if "Content Security Policy" in message.text else None)
+    page.goto(served.address)
+    settle(page)
+    yield page
+    context.close()
+    assert not trouble
+
+
+def settle(page) -> None:
+    """Waits for the picture of what was done last."""
+    page.wait_for_timeout(500)  # longer than the page itself waits for more
+    page.wait_for_selector("body[data-state=done]", timeout=60_000)
+
+
+def drag(page, *places: tuple[float, float]) -> None:
+    """A stroke with the mouse through places, given as shares of the mask's width and height."""
+    box = page.locator("#mask").bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=5)
+    page.mouse.up()
+
+
+def choose(page, name: str) -> None:
+    page.fill("#search", name)
+    page.press("#search", "Enter")
+    page.fill("#search", "")
+    page.locator("#mask").focus()
+
+
+def saved(page, button: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(button)
+    return Path(download.value.path()).read_bytes()
+
+
+def mask_of(page) -> np.ndarray:
+    with Image.open(io.BytesIO(saved(page, "#save-mask"))) as mask:
+        assert (mask.mode, mask.size, mask.format) == ("L", (512, 384), "PNG")
+        return np.array(mask)
+
+
+def command(data: Path, run_folder: Path, folder: Path, mask: bytes, name: str, reference: str, *words) -> bytes:
+    """What MainTest.py paints of a mask that was saved."""
+    (folder / "masks").mkdir()
+    (folder / "masks" / f"{name}.png").write_bytes(mask)
+    (folder / "masks" / "label_to_img.json").write_text(json.dumps({f"{name}.png": reference}))
+    files = ["--input_path", folder / "masks", "--img_path", data, "--output_path", folder / "out", "--checkpoint", run_folder]
+    result = run("MainTest.py", *files, *STEPS, *words)
+    assert result.returncode == 0, result.stderr
+    return (folder / "out" / f"{name}.jpg").read_bytes()
+
+
+def test_a_mask_is_drawn_filled_undone_and_saved_to_the_pixel(page):
+    before = mask_of(page)
+    choose(page, "tree")
+    drag(page, (0.2, 0.3), (0.5, 0.35))
+    drawn = mask_of(page)
+    changed = drawn != before
+    assert changed[384 * 3 // 10 : 384 * 36 // 100, 110:250].any() and set(np.unique(drawn[changed])) == {5}
+    choose(page, "岩石")  # rock: Chinese names are found too
+    page.keyboard.press("g")
+    drag(page, (0.3, 0.315))
+    filled = mask_of(page)
+    assert set(np.unique(filled[filled != drawn])) == {4} and (filled == 4)[changed].all()
+    page.keyboard.press("Control+z")
+    assert np.array_equal(mask_of(page), drawn)
+    page.click("#undo")
+    assert np.array_equal(mask_of(page), before)
+    page.keyboard.press("Control+Shift+z")
+    assert np.array_equal(mask_of(page), drawn)
+
+    page.keyboard.press("e")
+    drag(page, (0.2, 0.3), (0.5, 0.35))
+    assert np.array_equal(mask_of(page), before)
+    page.keyboard.press("h")
+    choose(page, "sea")
+    drag(page, (0.5, 0.9), (0.5, 0.5))
+    level = mask_of(page)
+    assert (level[195:] == 3).all() and np.array_equal(level[:150], before[:150])
+    page.keyboard.press("l")
+    choose(page, "road")
+    page.keyboard.press("[")
+    drag(page, (0.1, 0.6), (0.9, 0.8))
+    assert (mask_of(page)[384 * 7 // 10 - 4 : 384 * 7 // 10 + 4, 256] == 23).all()
+    page.locator("#mask").focus()
+    page.keyboard.press("b")
+    choose(page, "boat")
+    for key in ("ArrowLeft", "ArrowUp", " "):
+        page.keyboard.press(key)
+    assert (mask_of(page) == 15).any()
+    settle(page)
+
+
+def test_a_mask_is_saved_and_loaded_to_the_same_bytes(page, tmp_path):
+    choose(page, "bridge")
+    drag(page, (0.3, 0.5), (0.7, 0.52))
+    first = saved(page, "#save-mask")
+    (tmp_path / "mine.png").write_bytes(first)
+    page.click("#clear")
+    assert saved(page, "#save-mask") != first
+    page.set_input_files("#mask-file", tmp_path / "mine.png")
+    settle(page)
+    assert saved(page, "#save-mask") == first
+    sixteen = np.array(Image.open(io.BytesIO(first))).astype(np.uint16)
+    Image.fromarray(sixteen).save(tmp_path / "sixteen.png")
+    page.click("#clear")
+    page.set_input_files("#mask-file", tmp_path / "sixteen.png")
+    settle(page)
+    assert saved(page, "#save-mask") == first
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    page.set_input_files("#mask-file", tmp_path / "bad.png")
+    page.wait_for_selector("#status.trouble")
+    assert "the mask cannot be read" in page.inner_text("#status") and saved(page, "#save-mask") == first
+
+
+def test_the_picture_has_the_bytes_of_the_command(page, data, untrained, tmp_path):
+    choose(page, "mountain")
+    drag(page, (0.1, 0.6), (0.4, 0.3), (0.7, 0.6))
+    photo = page.locator("#photos button").nth(3)
+    photo.click()
+    page.click("#more")
+    page.fill("#name", "蓝山 1")
+    page.press("#name", "Tab")
+    page.click("#all-options button[data-t=close]")
+    page.fill("#seed", "7")
+    page.press("#seed", "Enter")
+    page.click("#another")
+    settle(page)
+    mask, picture = saved(page, "#save-mask"), saved(page, "#save-picture")
+    assert command(data, untrained, tmp_path, mask, "蓝山 1", photo.get_attribute("title"), "--seed", 8) == picture
+    with zipfile.ZipFile(io.BytesIO(saved(page, "#save-pair"))) as pair:
+        assert pair.testzip() is None
+        assert {name: pair.read(name) for name in pair.namelist()} == {"蓝山 1.png": mask, "蓝山 1.jpg": picture}
+
+
+def test_a_picture_is_stopped_and_settings_are_remembered(page):
+    before = saved(page, "#save-picture")
+    steps = page.locator("#options .option", has_text="Steps").locator("input")
+    steps.evaluate("(range) => { range.max = 1000; range.value = 1000; range.dispatchEvent(new Event('change')); }")
+    page.wait_for_selector("body[data-state=painting]")
+    page.click("#stop")
+    page.wait_for_selector("body[data-state=stopped]")
+    assert saved(page, "#save-picture") == before
+    steps.evaluate("(range) => { range.value = 2; range.dispatchEvent(new Event('change')); }")
+    settle(page)
+    page.click("#language")
+    page.click("#theme")
+    page.click("#view-full")
+    mask = saved(page, "#save-mask")
+    page.reload()
+    settle(page)
+    assert page.inner_text("#paint") == "出图" and page.get_attribute("html", "data-theme") == "dark"
+    assert page.get_attribute("#workspace", "data-view") == "full" and saved(page, "#save-mask") == mask
+    assert "2" in page.locator("#options .option", has_text="步数").inner_text()
+
+
+def test_it_survives_that_the_server_starts_again(browser, data, untrained, tmp_path):
+    """With a photo of one's own, which the new server does not know."""
+    photo = sorted((data / "train_resized" / "imgs").iterdir())[2]
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    with serving(data, untrained, tmp_path / "first.txt", *STEPS) as first:
+        page.goto(first.address)
+        settle(page)
+        page.set_input_files("#own-photo-file", photo)
+        settle(page)
+        before = saved(page, "#save-picture")
+    choose(page, "rock")
+    drag(page, (0.2, 0.2), (0.3, 0.2))
+    page.wait_for_selector("body[data-state=away]")
+    page.keyboard.press("Control+z")
+    with serving(data, untrained, tmp_path / "second.txt", *STEPS, port=first.port):
+        settle(page)
+        assert saved(page, "#save-picture") == before
+        assert page.inner_text("#run") == "untrained"
+    context.close()
