@@ -35,7 +35,7 @@ SECRET = "it-was-in-a-file-that-nobody-may-read"
 SECONDS = 60  # until a client has no patience left
 GETS = ("/", "/studio.json", "/references/0.jpg", "/examples/0", "/examples/0.png", "/main.js", "/nothing")
 POSTS = ("/paint", "/labels", "/photos", "/judge", "/nothing")
-ODD = (None, True, -1, 0, 10**30, 1e308, "", "\ud800", "../" * 9 + SECRET, "\x00", [], {}, [[]], {"a": {}}, "x" * 5000, "nan")
+ODD = (None, True, -1, 0, 10**30, 1e308, "", "\ud800", "../" * 9 + "secret.txt", "\x00", [], {}, [[]], {"a": {}}, "x" * 5000, "nan")
 
 
 @dataclass

@@ -223,7 +223,7 @@ function sentence(called, value, set) {
 
 function number(option, value, set) {
   const input = document.createElement("input");
-  Object.assign(input, { type: "number", step: option.kind === "int" ? 1 : 0.05, value });
+  Object.assign(input, { type: "number", step: option.kind === "int" ? 1 : "any", value });
   if (option.least !== null) input.min = option.least;
   if (option.most !== null) input.max = option.most;
   input.addEventListener("change", () => {
