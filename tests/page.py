@@ -39,7 +39,15 @@ class Served:
         return json.loads(self.ask("GET", "/studio.json").read())
 
     def paint(self, png: bytes, **changed) -> http.client.HTTPResponse:
-        asked = {"mask": base64.b64encode(png).decode(), "reference": 0, "name": "", "seed": 0, "options": {}, "quick": False}
+        asked = {
+            "mask": base64.b64encode(png).decode(),
+            "reference": 0,
+            "name": "",
+            "seed": 0,
+            "options": {},
+            "adapters": [],
+            "quick": False,
+        }
         return self.ask("POST", "/paint", json.dumps(asked | {"color_match": "histogram"} | changed))
 
     def picture(self, png: bytes, **changed) -> bytes:

@@ -107,6 +107,8 @@ def test_wishes_that_cannot_be_are_refused_in_a_sentence(served, mask):
         ({"options": {"guidance": 1e999}}, 422, "--guidance"),
         ({"options": {"lora": "/etc/passwd"}}, 422, "option"),
         ({"options": []}, 400, ""),
+        ({"adapters": [1.0]}, 422, "0 adapters"),
+        ({"adapters": ["/etc/passwd"]}, 422, "0 adapters"),
         ({"reference": 10**6}, 422, "reference"),
         ({"reference": "0" * 32}, 410, "again"),
         ({"reference": "../../etc/passwd"}, 410, "again"),

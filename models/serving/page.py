@@ -142,11 +142,11 @@ def judge(studio: Studio, worker: Worker, body: bytes) -> Reply:
 
 
 def paint(studio: Studio, worker: Worker, body: bytes) -> Reply:
-    """{"mask": PNG in base64, "reference": number or id, "name", "seed", "options": {…}, "color_match", "quick"}"""
+    """{"mask": PNG in base64, "reference": number or id, "name", "seed", "options": {…}, "adapters": [weights], "color_match", "quick"}"""
     try:
         asked = json.loads(body)
         mask, reference, name, seed = (asked[key] for key in ("mask", "reference", "name", "seed"))
-        options, color, quick = (asked[key] for key in ("options", "color_match", "quick"))
+        options, adapters, color, quick = (asked[key] for key in ("options", "adapters", "color_match", "quick"))
         content = base64.b64decode(mask, validate=True)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Refused(400, "This is no request to paint.") from error
@@ -154,14 +154,14 @@ def paint(studio: Studio, worker: Worker, body: bytes) -> Reply:
         isinstance(reference, str) or type(reference) is int,
         isinstance(name, str) and NAME.fullmatch(name),
         type(seed) is int and 0 <= seed < 2**63,
-        isinstance(options, dict),
+        isinstance(options, dict) and isinstance(adapters, list),
         isinstance(color, str) and color in COLOR_MATCHES,
         isinstance(quick, bool),
     ]
     if not all(right):
         raise Refused(400, "This is no request to paint.")
     try:
-        chosen, photo = studio.chosen(options), studio.reference(reference)
+        chosen, photo = studio.chosen(options, adapters), studio.reference(reference)
     except Unknown as unknown:
         raise Refused(422, str(unknown)) from unknown
     except Forgotten as forgotten:

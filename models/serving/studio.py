@@ -8,7 +8,7 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -23,7 +23,7 @@ from models.painters.latent_diffusion import LatentDiffusion
 from models.painters.pictures import SIZE, finished, picture_seed, words_of
 from models.serving.preview import LatentColors
 from utils.image import COLOR_MATCHES, PALETTE, encode, jpeg
-from utils.options import faults, from_stored, several_and_kind
+from utils.options import faults, from_stored, is_of, several_and_kind
 
 PREVIEWS = 8  # of one picture, about
 FITTED_ON = 12  # photos
@@ -32,6 +32,7 @@ KEPT = 16  # photos that were sent and may be painted after
 TEXTS = ("prompt", "negative_prompt")  # options that are any text and that the page may set: others might name files
 NEEDS = {"prompt": "words", "negative_prompt": "words", "text_guidance": "words", "control_weight": "control"}  # what a painter must have
 MOST_TEXT = 1000
+MOST_WEIGHT = 4  # of an adapter
 
 Work = Callable[[Callable[[dict], None]], dict]
 
@@ -59,6 +60,11 @@ class Studio:
     sent: OrderedDict[str, np.ndarray] = field(default_factory=OrderedDict)  # photos at the painter's size, by digest, oldest first
     colors: LatentColors | None = None
     lock: Lock = field(default_factory=Lock)
+
+    @property
+    def adapters(self) -> list[tuple[Path, float]]:
+        """The adapters that the command has named, with their weights: the page may weigh them otherwise, and name no others."""
+        return getattr(self.options, "adapters", [])
 
     @property
     def in_steps(self) -> bool:
@@ -96,6 +102,7 @@ class Studio:
                 for english, chinese, color in zip(CLASSES, CHINESE, PALETTE, strict=True)
             ],
             "options": [self.described(each) for each in fields(self.options) if self.may_set(each)],
+            "adapters": [{"name": path.stem, "weight": weight} for path, weight in self.adapters],
             "color_match": {"choices": [*COLOR_MATCHES], "default": self.color},
             "seed": self.seed,
             "references": names,
@@ -137,14 +144,19 @@ class Studio:
                 raise Forgotten("this photo is not here any more: send it again")
             return self.sent[name]
 
-    def chosen(self, given: dict) -> object:
-        """The painter's options with those that a request gives. Raises Unknown."""
+    def chosen(self, given: dict, weights: list[float]) -> object:
+        """The painter's options with those that a request gives, and with these weights of the adapters. Raises Unknown."""
+        own = [weight for _, weight in self.adapters]
+        if len(weights) != len(own) or not all(is_of(float, weight) and abs(weight) <= MOST_WEIGHT for weight in weights):
+            raise Unknown(f"a weight from {-MOST_WEIGHT} to {MOST_WEIGHT} is needed for each of the {len(own)} adapters")
         allowed = {each.name for each in fields(self.options) if self.may_set(each)}
         if not given.keys() <= allowed:
             raise Unknown(f"there is no such option; there are {', '.join(sorted(allowed))}")
         if any(isinstance(value, str) and len(value) > MOST_TEXT for value in given.values()):
             raise Unknown(f"a text may have {MOST_TEXT} characters")
         options = from_stored(self.options, given)
+        if weights != own:
+            options = replace(options, lora=tuple(f"{path}:{weight:.4f}" for (path, _), weight in zip(self.adapters, weights, strict=True)))
         found = faults(options, "") or options.faults()
         if found:
             raise Unknown("; ".join(found))

@@ -102,7 +102,7 @@ class Attacker:
 
     def wishes(self) -> bytes:
         asked = {"mask": base64.b64encode(self.mask).decode(), "reference": 0, "name": "x", "seed": 0, "options": {"steps": 2}}
-        asked |= {"color_match": "none", "quick": False}
+        asked |= {"adapters": [], "color_match": "none", "quick": False}
         for _ in range(self.rng.randrange(3)):
             asked[self.rng.choice([*asked])] = self.rng.choice(ODD)
         if self.rng.random() < 0.3:

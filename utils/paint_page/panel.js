@@ -4,7 +4,7 @@ import { inEachLanguage, say, sayOption } from "./language.js";
 import { sendPhoto } from "./server.js";
 import { remember, settings } from "./settings.js";
 
-const FIRST = ["prompt", "negative_prompt", "guidance", "ref_guidance", "text_guidance", "control_weight", "style_noise", "steps"]; // not under "more"
+const FIRST = ["prompt", "guidance", "ref_guidance", "control_weight", "style_noise", "steps"]; // the others are under "more"
 const SLIDERS = {
   steps: [1, 60, 1],
   guidance: [1, 10, 0.1],
@@ -27,7 +27,7 @@ export class Panel {
     this.startSeed();
     inEachLanguage(() => this.showOptions());
     document.getElementById("defaults").addEventListener("click", () => {
-      remember({ options: {}, color_match: null });
+      remember({ options: {}, adapters: {}, color_match: null });
       this.showOptions();
       changed();
     });
@@ -129,6 +129,7 @@ export class Panel {
       name: settings.name,
       seed: Number(seed.value),
       options: this.options(),
+      adapters: this.studio.adapters.map((adapter) => this.weight(adapter)),
       color_match: this.colorMatch(),
     };
   }
@@ -137,6 +138,11 @@ export class Panel {
   options() {
     const known = new Set(this.studio.options.map((option) => option.name));
     return Object.fromEntries(Object.entries(settings.options).filter(([option]) => known.has(option)));
+  }
+
+  /** How much of an adapter is wanted. */
+  weight({ name: called, weight }) {
+    return settings.adapters[called] ?? weight;
   }
 
   colorMatch() {
@@ -156,8 +162,14 @@ export class Panel {
         this.changed();
       };
       const text = option.kind === "str" && !option.choices;
-      const place = FIRST.includes(option.name) ? first : more;
-      (text ? words : place).append(control(option, value, set));
+      const place = text ? words : first;
+      (FIRST.includes(option.name) ? place : more).append(control(option, value, set));
+    }
+    for (const adapter of this.studio.adapters) {
+      first.append(control({ name: adapter.name, kind: "float", help: "", range: [0, 2, 0.05] }, this.weight(adapter), (chosen) => {
+        remember({ adapters: { ...settings.adapters, [adapter.name]: chosen } });
+        this.changed();
+      }));
     }
     const match = { name: "color_match", kind: "str", ...this.studio.color_match };
     more.append(control(match, this.colorMatch(), (chosen) => {
@@ -201,7 +213,7 @@ function control(option, value, set) {
   label.append(text);
   if (option.choices) label.append(choice(option, value, set));
   else if (option.kind === "str") label.append(sentence(called, value, set));
-  else if (SLIDERS[option.name]) label.append(...slider(option, value, set));
+  else if (option.range || SLIDERS[option.name]) label.append(...slider(option, value, set));
   else label.append(number(option, value, set));
   return label;
 }
@@ -234,7 +246,7 @@ function number(option, value, set) {
 }
 
 function slider(option, value, set) {
-  const [least, most, step] = SLIDERS[option.name];
+  const [least, most, step] = option.range ?? SLIDERS[option.name];
   const range = document.createElement("input");
   Object.assign(range, { type: "range", min: least, max: Math.max(most, value), step, value });
   const shown = document.createElement("output");

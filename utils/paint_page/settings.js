@@ -15,6 +15,7 @@ export const settings = {
   seed: null, // null: what the server was started with
   reference: null, // the name of one of the server's photos
   options: {}, // those that differ from the server's
+  adapters: {}, // weights, by name, that differ likewise
   color_match: null,
   mask: null, // PNG in base64
 };
