@@ -1,14 +1,12 @@
 """Paints a picture for every mask, in the style of the reference photo that the pairs file gives it.
 
+    python3 MainTest.py                                      # the built-in masks, with the newest run
     python3 MainTest.py --input_path val_A_labels_resized --img_path train_resized/imgs --output_path results
+    python3 MainTest.py --serve                              # in the browser: draw a mask, and watch the picture appear
 
-writes results/<mask's stem>.jpg, 512x384, for each mask. Without arguments it uses the newest run and the built-in test set. Pictures
-that exist are kept: a run that was killed is finished by the same command, on the CPU with the same bytes as if it had never been killed.
-
-    python3 MainTest.py --input_path … --img_path … --output_path … --score
-
-prints the competition's score of these pictures as well, and writes report.html and score.json beside them. Where all pictures are there,
-whoever made them, no checkpoint is needed.
+writes results/<mask's stem>.jpg, 512x384, for each mask. Pictures that exist are kept: a run that was killed is finished by the same
+command, on the CPU with the same bytes as if it had never been killed. --score prints the competition's score of these pictures as well,
+and writes report.html and score.json beside them; where all pictures are there, whoever made them, no checkpoint is needed.
 """
 
 import argparse
