@@ -28,7 +28,7 @@ from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
 from models.painters.pictures import SIZE, kept, pack, painted, words_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
-from models.runs import find_judge, find_super_resolution, is_shipped, load_painter
+from models.runs import find_judge, find_super_resolution, is_shipped, load_painter, trained_on
 from models.serving import page
 from models.serving.studio import Studio, to_choose_from
 from models.systems import SYSTEMS, painter_file, painting_system
@@ -75,7 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     args, unknown = parser.parse_known_args()
     if unknown:
         raise UserError(f"{' '.join(unknown)}: the painter of system {system} has no such option, nor has MainTest.py. --help lists them.")
-    args.checkpoint, args.options = checkpoint, painter.Options(**given(args, painter.Options, ""))
+    if painter.find_pairs is not find_test_pairs and args.input_path == BUILT_IN:
+        args.input_path = trained_on(checkpoint) or BUILT_IN
+    args.checkpoint, args.find_pairs, args.options = checkpoint, painter.find_pairs, painter.Options(**given(args, painter.Options, ""))
     return args
 
 
@@ -85,6 +87,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
+    if args.find_pairs is not find_test_pairs and (args.serve or args.score or args.best_of > 1):
+        found += ["--serve, --score and --best_of: this run knows neither masks nor references, which they need"]
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))
@@ -159,10 +163,11 @@ def main() -> None:
     print(f"Device: {jittor_setup.DEVICE}")
     try:
         with telling_of_memory(LESS_MEMORY):
-            if BUILT_IN in (args.input_path, args.img_path):
+            if BUILT_IN in (args.input_path, args.img_path) and args.find_pairs is find_test_pairs:
                 with parallel.main_first():
                     draw_built_in(BUILT_IN)
-            pairs = find_test_pairs(args.input_path, args.img_path, args.pairs, args.output_path, args.truth_path, **words_of(args.options))
+            places = args.input_path, args.img_path, args.pairs, args.output_path, args.truth_path
+            pairs = args.find_pairs(*places, **words_of(args.options))
             judge = judge_of(args)
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:

@@ -21,7 +21,7 @@ from utils import jittor_setup  # before anything that imports Jittor
 # isort: split
 import jittor as jt
 
-from datasets.pairs import Pair, check_training_pairs, split
+from datasets.pairs import Pair, split
 from datasets.synthetic.write import draw_built_in
 from models.networks.layers import DTYPES, autocast
 from models.networks.recompute import recomputation
@@ -116,7 +116,7 @@ def training_and_validation_pairs(run: Run, skip_bad: bool) -> tuple[list[Pair],
 
     def checked(root: Path, what: str, leave_out: Path | None = None) -> list[Pair]:
         report, cache = run.folder / f"bad_{what}_files.txt", run.folder / f"checked_{what}.json"
-        return check_training_pairs(root, skip_bad, report_path=report, cache=cache, leave_out=leave_out)
+        return SYSTEMS[run.system].check(root, skip_bad, report_path=report, cache=cache, leave_out=leave_out)
 
     pairs = checked(root, "training", Path(run.leave_out) if run.leave_out else None)
     if run.val_path is not None:
@@ -188,7 +188,8 @@ def main() -> None:
             say_how_to_go_on("What was saved before is there.", restarted)
             sys.exit(stop.status)
     if system.painter and args.stage is None:
-        print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} --input_path <masks> --img_path <photos> --output_path <results>")
+        what = "--prompts <file>" if run.system == "text" else "--input_path <masks> --img_path <photos>"
+        print(f"Done. To paint: python3 MainTest.py --checkpoint {folder} {what} --output_path <results>")
 
 
 if __name__ == "__main__":

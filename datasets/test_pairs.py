@@ -23,8 +23,8 @@ class TestPair:
     """A picture to make: from `mask`, in the style of `reference`, showing what `caption` says, to be called `<stem>.jpg`."""
 
     stem: str
-    mask: Path
-    reference: Path
+    mask: Path | None  # None, both, where words alone say what to paint (datasets/text_pairs.py)
+    reference: Path | None
     caption: str = ""
 
 

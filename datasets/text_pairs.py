@@ -15,10 +15,11 @@ from datasets.captions import only_text, read_items
 from datasets.checks import WORKERS, existing_folder, files_by_stem, mention, report
 from datasets.landscape import PICTURES, BadFile
 from datasets.leave_out import read_leave_out
-from datasets.pairs import Pair, decode_all, without_bad
+from datasets.pairs import Pair, check_training_pairs, decode_all, without_bad
+from datasets.test_pairs import TestPair
 from utils.errors import UserError
 
-INFO = "train_info.json"
+INFO, TEST = "train_info.json", "test.json"
 LONGEST_ID = 200  # bytes; a file's name may have 255
 
 
@@ -50,6 +51,24 @@ def check_text_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, ca
     decode_all(pairs, bad, workers, cache)
     mention("no picture, ignored", strange)
     return without_bad(bad, [pair for pair in pairs if pair.captions != ("",)], folder, skip_bad, report_path)
+
+
+def check_described_pairs(root, *args, **kwargs):
+    """The same of a set with train_info.json; of another, `check_training_pairs`: its captions, whatever its masks."""
+    return (check_text_pairs if (Path(root) / INFO).is_file() else check_training_pairs)(root, *args, **kwargs)
+
+
+def find_prompts(input_path, *others, prompt="", prompts=""):
+    """What is to be painted from words alone -> list of TestPair without mask and reference, sorted by stem.
+
+    prompts: JSON file of a prompt for each (`read_lone_prompts`); by default test.json in the folder `input_path`. prompt: or else one
+    picture, of these words, to be called prompt.jpg. `others`: what `find_test_pairs` takes, and is of no use here. Raises UserError.
+    """
+    path = Path(prompts) if prompts else Path(input_path) / TEST
+    if not prompts and not prompt and not path.is_file():
+        raise UserError(f'{path} is missing: name what to paint by --prompts FILE, {{"<name>": "<words>", …}}, or --prompt "<words>"')
+    listed = {"prompt": prompt} if prompt else read_lone_prompts(path)
+    return [TestPair(stem, None, None, listed[stem]) for stem in sorted(listed)]
 
 
 def read_lone_prompts(path):

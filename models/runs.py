@@ -5,13 +5,20 @@ from pathlib import Path
 from models.metrics.mask_accuracy import Judge, judge_file, load_judge
 from models.painters.super_resolution import SuperResolution, published_rcan, rcan_file, rcan_of
 from models.systems import SYSTEMS
-from models.training.run import SHIPPED, newest_run, read_run, run_of
+from models.training.run import SHIPPED, newest_run, read_json, read_run, run_of
 from utils.errors import UserError
 
 
 def is_shipped(checkpoint: Path, checkpoints: Path) -> bool:
     """Whether a run is the one that comes with the program."""
     return run_of(checkpoint) == (checkpoints / SHIPPED).resolve()
+
+
+def trained_on(checkpoint: Path | None) -> Path | None:
+    """The folder of the data set that a run was trained on; None where there is no run, or it was the built-in one."""
+    folder = run_of(checkpoint) if checkpoint else None
+    path = read_json(folder)["input_path"] if folder and (folder / "run.json").is_file() else None
+    return Path(path) if path else None
 
 
 def load_painter(checkpoint: Path | None, checkpoints: Path):

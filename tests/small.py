@@ -28,7 +28,12 @@ OWN = {
         "channels": (16, 16, 16, 16), "hidden": 8, "style": 8, "style_channels": (8, 16, 16), "style_size": 32, "discriminator_channels": 8,
     },
 }  # fmt: skip
-OPTIONS = {name: replace(options, **COMMON | OWN[name]) for system in SYSTEMS for name, options in SYSTEMS[system].presets["tiny"].items()}
+# Where systems have a stage in common, it is the main one's
+OPTIONS = {
+    name: replace(options, **COMMON | OWN[name])
+    for system in reversed(SYSTEMS)
+    for name, options in SYSTEMS[system].presets["tiny"].items()
+}
 
 
 def arguments(*stages: str, **changed) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from datasets.test_pairs import find_test_pairs
 from datasets.transforms import to_array, to_image
 from models.networks.ecgan import ECGAN, ECGANConfig, sampled
 from models.networks.pretrained import load_network
@@ -27,6 +28,7 @@ class ECGANPainter:
     Options = PaintingOptions
     marker = "ecgan"  # a run can be painted with once it has this network
     color_match = "lab"  # unless another is asked for
+    find_pairs = staticmethod(find_test_pairs)
 
     ecgan: ECGAN
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from datasets.test_pairs import find_test_pairs
 from datasets.transforms import color_statistics, to_array, to_image
 from models.diffusion.denoiser import Denoiser, guidance_branches, guide
 from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
@@ -71,6 +72,7 @@ class LatentDiffusion:
     Options = PaintingOptions
     marker = "unet"  # a run can be painted with once it has this network
     color_match = "histogram"  # unless another is asked for
+    find_pairs = staticmethod(find_test_pairs)
 
     options: StageOptions  # of stage unet
     vae: AutoencoderKL
@@ -110,8 +112,8 @@ class LatentDiffusion:
 
     def paint(
         self,
-        masks: np.ndarray,
-        references: np.ndarray,
+        masks: np.ndarray | None,
+        references: np.ndarray | None,
         captions: list[str],
         seeds: list[int],
         options: PaintingOptions,
@@ -120,7 +122,7 @@ class LatentDiffusion:
         """Pictures uint8 [B, H, W, 3], each by its own mask, reference, caption and seed alone.
 
         masks: uint8 [B, H, W], values 0..28; references: uint8 [B, H, W, 3]; captions: "" for none; seeds: one a picture, not negative.
-        Captions change nothing in a run that was trained without words.
+        Captions change nothing in a run that was trained without words, and one of words alone has no masks and no references: None.
         each_step(step, steps, latents): called after each sampling step, counted from 1, with the clean latents [B, 4, h, w] as they are
         estimated so far. What it raises ends the painting.
         """
@@ -128,8 +130,8 @@ class LatentDiffusion:
         if self.words is None and (options.prompt or options.prompts or options.negative_prompt):
             raise UserError("--prompt, --prompts, --negative_prompt: this run was trained without words; --unet_words 1 trains with them")
         with jt.no_grad():
-            latents = self.latents_of(references)
-            colors = np.stack([color_statistics(photo) for photo in references])
+            latents = None if references is None else self.latents_of(references)
+            colors = None if references is None else np.stack([color_statistics(photo) for photo in references])
             x = self.sample(masks, latents, colors, captions, seeds, options, each_step)
             if not np.isfinite(x.numpy()).all():
                 scales = "--guidance, --ref_guidance, --text_guidance"
@@ -153,9 +155,9 @@ class LatentDiffusion:
 
     def sample(
         self,
-        masks: np.ndarray,
-        latents: np.ndarray,
-        colors: np.ndarray,
+        masks: np.ndarray | None,
+        latents: np.ndarray | None,
+        colors: np.ndarray | None,
         captions: list[str],
         seeds: list[int],
         options: PaintingOptions,
@@ -168,10 +170,10 @@ class LatentDiffusion:
         """
         schedule = self.options.schedule
         timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
-        told = {
-            "mask": {"mask": masks},
-            "reference": {"latents": latents, "colors": colors, "known": np.ones(len(masks), np.float32)},
-        }
+        told = {}
+        if masks is not None:
+            told["mask"] = {"mask": masks}
+            told["reference"] = {"latents": latents, "colors": colors, "known": np.ones(len(seeds), np.float32)}
         untold = {name: LEFT_OUT[name](arrays) for name, arrays in told.items()}
         # Words come before the reference, so that guidance asks what they change where no reference is told: with one, that tells most of
         # it. So both weigh, even where they contradict each other.
@@ -191,12 +193,13 @@ class LatentDiffusion:
         def model(x: jt.Var, t: int) -> jt.Var:
             level = (t + 1) / schedule.num_train_timesteps
             branches, conditions = given[options.guidance_low < level <= options.guidance_high]
-            timestep = np.full(len(branches) * len(masks), t)
+            timestep = np.full(len(branches) * len(seeds), t)
             inputs = jt.concat([x] * len(branches))
             outputs = denoise(self.unet, inputs, timestep, conditions, schedule, self.options.prediction_type)
             return guide(branches, outputs, options.guidance_rescale)
 
-        noise = seeded_noise(seeds, latents.shape[1:])
+        width, height = (side // self.vae.config.downscale for side in self.size)
+        noise = seeded_noise(seeds, (self.vae.config.latent_channels, height, width))
         first = noise(0)
         x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
         denoiser = Denoiser(model, schedule, self.options.prediction_type)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from datasets.test_pairs import find_test_pairs
 from datasets.transforms import to_image
 from models.networks.lggan import LGGAN, LGGANConfig
 from models.networks.pretrained import load_network
@@ -26,6 +27,7 @@ class LGGANPainter:
     Options = PaintingOptions
     marker = "lggan"  # a run can be painted with once it has this network
     color_match = "lab"  # unless another is asked for
+    find_pairs = staticmethod(find_test_pairs)
 
     options: StageOptions  # of stage lggan
     lggan: LGGAN

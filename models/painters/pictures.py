@@ -5,6 +5,7 @@ A painter is a class with
     Options                                   a dataclass of its options, with `faults()`; shown by MainTest.py
     marker                                    a network: a run can be painted with once it has that
     color_match                               the key of COLOR_MATCHES that its pictures are given where none is asked for
+    find_pairs(input_path, img_path, pairs)   what is to be painted, a list of TestPair; takes `words_of` its options too
     load(run, weights)                        the painter, from a run's networks or its best ones
     size                                      (width, height) of the masks and references it takes
     paint(masks, references, captions, seeds, options)   pictures uint8 [B, H, W, 3]
@@ -39,18 +40,26 @@ def words_of(options: object) -> dict[str, str]:
 def painted(
     painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str, resized: Callable[..., np.ndarray] = resize
 ) -> np.ndarray:
-    """A picture for each pair, uint8 [B, 384, 512, 3], in the colours that a key of COLOR_MATCHES gives it.
+    """A picture for each pair, uint8 [B, 384, 512, 3], in the colours that a key of COLOR_MATCHES gives it; of words alone, [B, H, W, 3].
 
     Each candidate, counted from 0, has seeds of its own. resized(picture, SIZE) brings what is painted in another size to that.
     """
-    masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
-    references = np.stack([read_image(pair.reference, painter.size) for pair in pairs])
+    masks = read_all(read_mask, [pair.mask for pair in pairs], painter.size)
+    references = read_all(read_image, [pair.reference for pair in pairs], painter.size)
     seeds = [picture_seed(seed, pair.stem, candidate) for pair in pairs]
     return finished(painter.paint(masks, references, [pair.caption for pair in pairs], seeds, options), references, color, resized)
 
 
-def finished(pictures: np.ndarray, references: np.ndarray, color: str, resized: Callable[..., np.ndarray] = resize) -> np.ndarray:
-    """What a painter has painted as it is written: at SIZE, in the colours that a key of COLOR_MATCHES gives it from its reference."""
+def read_all(read: Callable, paths: list[Path | None], size: tuple[int, int]) -> np.ndarray | None:
+    """What the files hold, [B, …]; None where there are none."""
+    return None if None in paths else np.stack([read(path, size) for path in paths])
+
+
+def finished(pictures: np.ndarray, references: np.ndarray | None, color: str, resized: Callable[..., np.ndarray] = resize) -> np.ndarray:
+    """What a painter has painted as it is written: at SIZE, in the colours that a key of COLOR_MATCHES gives it from its reference.
+    Without references they stay as they are."""
+    if references is None:
+        return pictures
     # Colours come last: the score compares the histogram of the written picture, which resizing and super-resolution change a little, and
     # super-resolution has learnt from photos, not from pictures whose contrast a match has stretched, grain and all.
     return np.stack([color_match(resized(a, SIZE), b, color) for a, b in zip(pictures, references, strict=True)])
@@ -62,28 +71,46 @@ def preview_rows(painter, pairs: list[Pair], options: object) -> list[list[np.nd
     masks = np.stack([read_mask(pair.mask, painter.size) for pair in pairs])
     photos = np.stack([read_image(pair.image, painter.size) for pair in pairs])
     references = np.roll(photos, -1, axis=0)
-    captions = [pair.captions[0] if pair.captions else "" for pair in pairs]
-    results = painter.paint(masks, references, captions, list(range(len(pairs))), options)
+    results = painter.paint(masks, references, captions_of(pairs), list(range(len(pairs))), options)
     return [list(row) for row in zip(colorize_mask(masks), references, results, photos, strict=True)]
+
+
+def described_rows(painter, pairs: list[Pair], options: object) -> list[list[np.ndarray]]:
+    """The same of words alone: rows of result and photo."""
+    photos = np.stack([read_image(pair.image, painter.size) for pair in pairs])
+    results = painter.paint(None, None, captions_of(pairs), list(range(len(pairs))), options)
+    return [list(row) for row in zip(results, photos, strict=True)]
+
+
+def captions_of(pairs: list[Pair]) -> list[str]:
+    """The one that stands for all of a pair's: the first, or the empty one where there is none."""
+    return [pair.captions[0] if pair.captions else "" for pair in pairs]
 
 
 def kept(pairs: list[TestPair], folder: Path) -> list[TestPair]:
     """The pairs whose picture is in the folder already. What killed processes have left half-written is removed.
 
-    Raises UserError naming all that are empty, damaged or not of SIZE: such a file is not of painting, and nobody says that it may be lost.
+    Raises UserError naming all that are empty, damaged or not of their size: such a file is not of painting, and nobody says that it may be
+    lost.
     """
     remove_leftovers(folder, "*")
     there = [pair for pair in pairs if (folder / f"{pair.stem}.jpg").is_file()]
-    check_results(there, folder, SIZE, end="Nothing was painted: remove these files, or paint all anew with --overwrite.")
+    end = "Nothing was painted: remove these files, or paint all anew with --overwrite."
+    check_results(there, folder, size_of(pairs), end=end)
     return there
+
+
+def size_of(pairs: list[TestPair]) -> tuple[int, int] | None:
+    """That of the results, SIZE; None, any, where words alone say what is painted."""
+    return SIZE if all(pair.mask for pair in pairs) else None
 
 
 def pack(pairs: list[TestPair], folder: Path) -> Path:
     """Zips the pictures, flat, as the competition wants them, into <folder>.zip beside their folder; returns its path.
 
-    Raises UserError naming all that are missing, damaged or not of SIZE.
+    Raises UserError naming all that are missing, damaged or not of their size.
     """
-    check_results(pairs, folder, SIZE, end="Nothing was packed.")
+    check_results(pairs, folder, size_of(pairs), end="Nothing was packed.")
     path = folder.with_name(folder.name + ".zip")
     remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

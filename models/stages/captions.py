@@ -18,14 +18,9 @@ BATCH = 8  # captions read at once
 Told = Callable[[str], dict[str, np.ndarray]]  # of a caption, what an example of it has
 
 
-def captions_of(pairs: Iterable[Pair]) -> list[str]:
+def all_captions(pairs: Iterable[Pair]) -> list[str]:
     """All of them, each once, in a fixed order; the empty one is always among them."""
     return sorted({"", *(caption for pair in pairs for caption in pair.captions)})
-
-
-def caption(pair: Pair) -> str:
-    """The one that stands for all of a pair: the first, or the empty one where there is none."""
-    return pair.captions[0] if pair.captions else ""
 
 
 def check_captions(pairs: list[Pair]) -> str:

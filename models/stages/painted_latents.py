@@ -13,7 +13,7 @@ from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.layers import autocast
 from models.networks.pretrained import WEIGHTS
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
-from models.stages.captions import caption
+from models.painters.pictures import captions_of
 from models.stages.unet import UNetOptions
 from models.training.run import read_json
 from utils.options import from_stored
@@ -51,13 +51,13 @@ def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: t
                 with jt.no_grad(), autocast("float32"):
                     latents = np.concatenate([vae.encode(jt.array(photo[None]))[0].numpy() for photo in to_array(photos)])
                     colors = np.stack([color_statistics(photo) for photo in photos])
-                    captions = [caption(pairs[index]) for index in own]
+                    captions = captions_of([pairs[index] for index in own])
                     options = PaintingOptions(steps=STEPS, ref_start=level)
                     rows[some] = painter.sample(masks, latents, colors, captions, own, options).numpy()
         return rows
 
     def key(pair: Pair) -> bytes:
-        return digest(pair.image, pair.mask, *([caption(pair).encode()] if painter.words else []))
+        return digest(pair.image, pair.mask, *([text.encode() for text in captions_of([pair])] if painter.words else []))
 
     return measured(path, [key(pair) for pair in pairs], row, paint, BATCH * len(LEVELS), "painting latents")
 

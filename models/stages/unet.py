@@ -19,8 +19,8 @@ from models.networks.pretrained import load_network
 from models.networks.text_encoder import LEAST_VOCABULARY, Words, load_text_encoder, small_text_encoder, text_channels
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
-from models.painters.pictures import preview_rows
-from models.stages.captions import Told, as_states, as_tokens, captions_of, check_captions, own_tokenizer
+from models.painters.pictures import described_rows, preview_rows
+from models.stages.captions import Told, all_captions, as_states, as_tokens, check_captions, own_tokenizer
 from models.stages.latents import Latents, bring_to_scale, cache_latents
 from models.training.learner import Learner
 from models.training.options import StageOptions
@@ -229,6 +229,7 @@ class UNetStage:
             o = options
             trained["text_encoder"] = small_text_encoder(o.text_vocabulary, o.text_channels, o.text_layers, o.heads)
         self.networks = tuple(trained)
+        self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
         self.schedule = options.schedule
 
@@ -247,7 +248,7 @@ class UNetStage:
 
     def read_captions(self, train: list[Pair], validation: list[Pair]) -> Told:
         """What the text encoder takes of each caption, or what it has made of it; and a line that says which text encoder it is."""
-        o, captions = self.options, captions_of([*train, *validation])
+        o, captions = self.options, all_captions([*train, *validation])
         described = check_captions(train)
         if o.text_encoder:
             print(f"Stage unet: {described} have captions, read by the text encoder of {o.text_encoder}, as it is")
@@ -318,5 +319,6 @@ class UNetStage:
         return metrics["val_loss"]
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
-        """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo."""
-        return preview_rows(LatentDiffusion(self.options, self.vae, self.unet, self.conditioner, self.words), pairs, PREVIEW)
+        """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo; its words are its own."""
+        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner, self.words)
+        return (described_rows if self.options.words == 2 else preview_rows)(painter, pairs, PREVIEW)

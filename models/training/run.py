@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from datasets.pairs import check_training_pairs
 from models.training.options import StageOptions
 from utils import options as fields
 from utils import parallel
@@ -29,6 +30,7 @@ class System:
     painter: type | None
     presets: dict[str, dict[str, StageOptions]]  # by preset and stage
     optional: tuple[str, ...] = ()  # of the stages, those that are trained only when they are named
+    check: Callable = check_training_pairs  # finds and checks the data set that it is trained on
 
     @property
     def usual(self) -> list[str]:
