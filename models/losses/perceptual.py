@@ -1,10 +1,13 @@
 """How far two pictures are apart in the features of a network that has seen many."""
 
+from collections.abc import Callable
+
 import jittor as jt
 
 from models.networks.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
+from models.networks.lpips import load_lpips
 from models.networks.vgg import VGG19Features, load_vgg19
-from models.networks.weights import FOLDER, LITE1, VGG19, MissingWeights, find_weights, packaged_weights
+from models.networks.weights import ALEXNET, ALEXNET_LPIPS, FOLDER, LITE1, VGG19, MissingWeights, find_weights, packaged_weights
 
 EPS = 1e-6
 LITE_BLOCKS, LITE_CHANNELS = (2, 5, 9, 16), (24, 40, 80, 192)  # of EfficientNet-lite1: at 1/4 to 1/32 of the size
@@ -38,6 +41,21 @@ def load_backbone(stage: str, without: str) -> EfficientNetLite | None:
     except MissingWeights as missing:
         print(f"Stage {stage} trains without {without}, for want of {missing}")
         return None
+
+
+def picture_distance(stage: str) -> Callable[[jt.Var, jt.Var], jt.Var] | None:
+    """The mean distance of pictures [B, 3, H, W] in −1..1: LPIPS, where its weights are in checkpoints/weights, or else the distance in the
+    features of EfficientNet-lite1; which it is, is said. None where neither is there."""
+    try:
+        network = load_lpips("alex", *find_weights(FOLDER, ALEXNET, ALEXNET_LPIPS))
+        print(f"Stage {stage}: the perceptual loss is LPIPS")
+        return lambda made, true: network(made, true).mean()
+    except MissingWeights as missing:
+        backbone = load_backbone(stage, "a perceptual loss")
+        if backbone is None:
+            return None
+        print(f"Stage {stage}: the perceptual loss is that of EfficientNet-lite1; LPIPS would need {missing}")
+        return lambda made, true: feature_distance(lite_maps(backbone, made), lite_maps(backbone, true)) / len(LITE_BLOCKS)
 
 
 class PerceptualLoss:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jittor as jt
@@ -22,6 +23,7 @@ from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.painters.pictures import described_rows, preview_rows
 from models.stages.captions import Told, all_captions, as_states, as_tokens, check_captions, own_tokenizer
 from models.stages.latents import Latents, bring_to_scale, cache_latents
+from models.stages.seen_estimates import SeenEstimates
 from models.training.learner import Learner
 from models.training.options import StageOptions
 from utils import parallel
@@ -56,6 +58,8 @@ class UNetOptions(StageOptions):
     text_layers: int = option(4, "of the same", least=1, fixed=True)
     text_vocabulary: int = option(2048, "tokens that it knows, at most, learnt from the captions", least=LEAST_VOCABULARY, fixed=True)
     words_drop: float = option(0.15, "instead of --unet_drop with words 1: they are learnt where no reference is", least=0, most=1 / 3)
+    perceptual_weight: float = option(0.0, "of how different the decoded estimate looks, of an eighth of the pictures", least=0)
+    perceptual_from: int = option(0, "step after which that loss sets in", least=0)
     empty_captions: float = option(0.1, "chance of an empty caption, where nothing else is left out", least=0, most=1)
 
     def __post_init__(self) -> None:
@@ -232,6 +236,7 @@ class UNetStage:
         self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
         self.schedule = options.schedule
+        self.seen = None  # the loss on what estimates look like; it takes the autoencoder that `datasets` has brought to scale
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first
@@ -239,6 +244,8 @@ class UNetStage:
         self.vae = bring_to_scale(self.folder, train, self.options.size, bool(self.options.whiten))
         latents, val_latents = (cache_latents(self.vae, pairs, self.options.size, self.folder / "latents") for pairs in (train, validation))
         scale = self.vae.config.scaling_factor
+        if self.options.perceptual_weight:
+            self.seen = SeenEstimates(self.vae, self.schedule, self.options.prediction_type, self.name)
         told = self.read_captions(train, validation) if self.options.words else None
         training_set = LatentPairs(train, latents, scale, self.options, told, training=True)
         if self.options.linear_start and not self.conditioner.linear_start.is_measured():
@@ -259,21 +266,32 @@ class UNetStage:
         return as_tokens(self.words, captions)
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
-        return self.learners["unet"].step(self.losses, batches, step)
+        return self.learners["unet"].step(partial(self.losses, step=step), batches, step)
 
-    def losses(self, batch: dict[str, np.ndarray]) -> dict[str, jt.Var]:
-        """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023)."""
+    def losses(self, batch: dict[str, np.ndarray], step: int = 0) -> dict[str, jt.Var]:
+        """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023), and
+        from a step on the distance of what it would look like."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps, parallel.RANK, parallel.SIZE)
-        error = self.errors(batch, t)
-        return {"loss": (error * jt.array(self.weights(t))).mean(), "mse": error.mean()}
+        noisy, output = self.prediction(batch, t)
+        error = self.squared_errors(output, batch, t)
+        parts = {"loss": (error * jt.array(self.weights(t))).mean(), "mse": error.mean()}
+        if self.seen and step >= self.options.perceptual_from:
+            parts["perceptual"] = self.seen(noisy, output, batch["latent"], t)
+            parts["loss"] += self.options.perceptual_weight * parts["perceptual"]
+        return parts
 
     def errors(self, batch: dict[str, np.ndarray], t: np.ndarray) -> jt.Var:
         """Mean squared error of the prediction, [B], for latents noised to timesteps t [B]."""
-        latent, noise = batch["latent"], batch["noise"]
+        return self.squared_errors(self.prediction(batch, t)[1], batch, t)
+
+    def prediction(self, batch: dict[str, np.ndarray], t: np.ndarray) -> tuple[jt.Var, jt.Var]:
+        """Latents noised to timesteps t [B], and what is predicted of them, [B, 4, h, w] each."""
         conditions = self.conditioner(self.given(batch))
-        noisy = jt.array(self.schedule.add_noise(latent, noise, t))
-        output = denoise(self.unet, noisy, t, conditions, self.schedule, self.options.prediction_type)
-        target = jt.array(self.schedule.target(latent, noise, t, self.options.prediction_type))
+        noisy = jt.array(self.schedule.add_noise(batch["latent"], batch["noise"], t))
+        return noisy, denoise(self.unet, noisy, t, conditions, self.schedule, self.options.prediction_type)
+
+    def squared_errors(self, output: jt.Var, batch: dict[str, np.ndarray], t: np.ndarray) -> jt.Var:
+        target = jt.array(self.schedule.target(batch["latent"], batch["noise"], t, self.options.prediction_type))
         return (output - target).sqr().mean(dims=(1, 2, 3))
 
     def given(self, batch: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray | jt.Var]]:
@@ -293,7 +311,8 @@ class UNetStage:
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The loss with the right conditions, and with another picture's mask, reference or words; with mask and words alone, and so with
-        other words; and with the right ones the squared error by tenths of the timesteps, val_mse_0 to val_mse_9."""
+        other words; where estimates are looked at, how different they look; and with the right ones the squared error by tenths of the
+        timesteps, val_mse_0 to val_mse_9."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps)
         weights = self.weights(t)
 
@@ -302,8 +321,11 @@ class UNetStage:
             return self.errors(batch | changed, t).numpy() * weights
 
         words = ("ids", "states", "pooled")
-        right = self.errors(batch, t).numpy()
+        noisy, output = self.prediction(batch, t)
+        right = self.squared_errors(output, batch, t).numpy()
         metrics = {"val_loss": right * weights}
+        if self.seen:
+            metrics["val_perceptual"] = self.seen(noisy, output, batch["latent"], t).item()
         if len(t) > 1 and "mask" in batch:  # a single picture has no other
             metrics["val_loss_other_mask"] = loss(batch, "mask")
             metrics["val_loss_other_reference"] = loss(batch, "reference", "colors")
