@@ -1,6 +1,7 @@
 """Words in whole commands: beside mask and reference, and alone."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def trained(data, tmp_path_factory) -> Path:
     words = ["--input_path", data, "--run", folder, "--val_fraction", 0.3, "--unet_words", 1, *TOWER, *arguments()]
     result = run("MainTrain.py", *words)
     assert result.returncode == 0, result.stderr
-    assert "7 of 7 pictures have captions, read by a text encoder of 1 layers that is trained" in result.stdout
+    assert re.search(r"(\d+) of \1 pictures have captions, read by a text encoder of 1 layers that is trained", result.stdout)
     return folder
 
 

@@ -6,8 +6,8 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from datasets import test_pairs
 from datasets.loader import stack
-from datasets.test_pairs import TestPair
 from models.networks.pretrained import save_network
 from models.painters.pictures import painted
 from models.painters.text_diffusion import TextDiffusion, TextOptions
@@ -41,7 +41,7 @@ def test_a_run_of_words_alone_has_neither_masks_nor_references(pairs, tmp_path):
     save(stage, tmp_path, 1, 2)
 
     painter = TextDiffusion.of(TEXT, stage.vae, tmp_path)
-    asked = [TestPair(name, None, None, text) for name, text in (("a", "picture 1"), ("b", "picture 2"), ("c", "picture 1"))]
+    asked = [test_pairs.TestPair(name, None, None, text) for name, text in (("a", "picture 1"), ("b", "picture 2"), ("c", "picture 1"))]
     pictures = painted(painter, asked, TextOptions(steps=2), seed=0, candidate=0, color="none")
     assert pictures.shape == (3, 64, 96, 3)
     assert not np.array_equal(pictures[0], pictures[2])  # each has a seed of its own
