@@ -174,7 +174,7 @@ class WordsEncoder(nn.Module):
         self.pooled = zeros_(Linear(channels, config.num_statistics))
 
     def execute(self, states: jt.Var, pooled: jt.Var) -> Conditions:
-        return Conditions(tokens=self.project(states), statistics=self.pooled(pooled).float32())
+        return Conditions(tokens=self.project(states).float32(), statistics=self.pooled(pooled).float32())  # as the reference's are
 
 
 # By condition; what each is given, by the names of its arguments

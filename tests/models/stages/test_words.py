@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.loader import stack
+from models.networks.layers import autocast
 from models.networks.pretrained import save_network
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.stages.unet import UNetOptions, UNetStage
@@ -142,6 +143,17 @@ def test_another_caption_is_another_validation(stage, described):
         found = stage.validate(batch)
     for right, other in (("val_loss", "val_loss_other_words"), ("val_loss_no_reference", "val_loss_no_reference_other_words")):
         assert found[right].shape == (3,) and not np.array_equal(found[right], found[other])
+
+
+def test_mixed_precision(stage, painter):
+    batch = stack([stage.training_set.example(i, np.random.default_rng(i)) for i in range(2)])
+    whole = stage.losses(batch)["loss"].item()
+    with autocast("bfloat16"):
+        loss = stage.losses(batch)["loss"]
+        gradients = jt.grad(loss, list(stage.learners["unet"].networks["text_encoder"].parameters()))
+        assert abs(loss.item() - whole) < 0.05 * whole and any(gradient.numpy().any() for gradient in gradients)
+        pictures = paint(painter)
+    assert 0 < np.abs(pictures.astype(int) - paint(painter)).mean() < 8
 
 
 def test_a_published_text_encoder_is_read_once_and_stays_as_it_is(described, tmp_path, capsys, monkeypatch):
