@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from PIL import Image
 from datasets.landscape import read_mask
 from datasets.test_pairs import find_test_pairs
 from models.painters.pictures import SIZE
+from models.serving.page import routes_of
 from models.serving.studio import Studio, to_choose_from
+from models.serving.worker import Worker
 from tests.benchmarks.hostile_requests import attack
 from tests.page import events, serving
 from tests.test_commands import paint
@@ -162,11 +165,40 @@ class Plain:
         return references
 
 
-def test_a_painter_without_steps_is_served_too(data):
-    studio = Studio(Plain(), OneNumber(), "none", 3, resize, None, *to_choose_from(find_test_pairs(data, data), data), "plain", False)
-    facts = studio.facts()
+class HalfSky:
+    """A judge that sees sky above and sea below, whatever the photo."""
+
+    def labels(self, pictures, size):
+        return np.repeat(np.array([1, 3], np.uint8), size[1] // 2)[None, :, None].repeat(size[0], axis=2)
+
+
+@pytest.fixture
+def plain(data) -> Studio:
+    return Studio(Plain(), OneNumber(), "none", 3, resize, HalfSky(), *to_choose_from(find_test_pairs(data, data), data), "plain", False)
+
+
+def test_a_painter_without_steps_is_served_too(plain):
+    facts = plain.facts()
     assert not facts["in_steps"] and [option["name"] for option in facts["options"]] == ["noise"]
     told = []
-    reference = studio.reference(0)
-    last = studio.painting(np.zeros((64, 96), np.uint8), reference, "x", 0, studio.options, "none", quick=True)(told.append)
+    last = plain.painting(np.zeros((64, 96), np.uint8), plain.reference(0), "x", 0, plain.options, "none", quick=True)(told.append)
     assert told == [{"event": "begun"}] and last["event"] == "picture"
+
+
+def test_the_mask_of_a_photo_is_what_the_judge_sees(data, plain):
+    class Client:
+        sent = b""
+
+        def send(self, piece):
+            self.sent += piece
+
+        def check(self):
+            pass
+
+    worker, client = Worker(), Client()
+    threading.Thread(target=worker.work, daemon=True).start()
+    photo = sorted((data / "train_resized" / "imgs").iterdir())[0].read_bytes()
+    routes_of(plain, worker)[("POST", "/judge")].answer(photo).stream(client)
+    begun, seen = map(json.loads, client.sent.splitlines())
+    mask = np.array(Image.open(io.BytesIO(base64.b64decode(seen["mask"]))))
+    assert begun == {"event": "begun"} and mask.shape == SIZE[::-1] and (mask[:192] == 1).all() and (mask[192:] == 3).all()

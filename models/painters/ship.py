@@ -9,6 +9,9 @@ import argparse
 import shutil
 from pathlib import Path
 
+from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
+
+# isort: split
 import numpy as np
 
 from models.painters.latent_diffusion import decoder_folder
@@ -18,7 +21,8 @@ from utils.errors import UserError, or_exit
 from utils.files import whole_folder
 
 OF_TRAINING = ("best", "state", "latents", "previews", "tensorboard", "rehearsal")
-SMALL = 2**15  # numbers: arrays of no more keep float32. Biases, norms and statistics weigh nothing, and the last digits count there
+SMALL = 2**10  # numbers: arrays of no more keep float32. Biases and norms weigh nothing, and the last digits count there
+EXACT = "linear_start."  # as do these: powers, of which the smallest count most
 
 
 def ship(run: Path, target: Path) -> int:
@@ -39,18 +43,18 @@ def ship(run: Path, target: Path) -> int:
             copy.parent.mkdir(exist_ok=True)
             if source.suffix == ".safetensors":
                 arrays, metadata = read_safetensors(source)
-                write_safetensors(copy, {name: halved(array, f"{source}: {name}") for name, array in arrays.items()}, metadata)
+                write_safetensors(copy, {name: halved(array, name, source) for name, array in arrays.items()}, metadata)
             else:
                 shutil.copyfile(source, copy)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
-def halved(array: np.ndarray, name: str) -> np.ndarray:
-    """The array in float16, unless it is small or none of float32."""
-    if array.dtype != np.float32 or array.size <= SMALL:
+def halved(array: np.ndarray, name: str, source: Path) -> np.ndarray:
+    """The array in float16, unless it is small, exact, or none of float32."""
+    if array.dtype != np.float32 or array.size <= SMALL or name.startswith(EXACT):
         return array
     if not np.abs(array).max() <= np.finfo(np.float16).max:
-        raise UserError(f"{name} holds numbers that float16 has not: this run cannot be made small")
+        raise UserError(f"{source}: {name} holds numbers that float16 has not: this run cannot be made small")
     return array.astype(np.float16)
 
 

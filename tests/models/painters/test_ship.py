@@ -1,5 +1,9 @@
 """A run that is handed on: smaller, and it paints the same."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -36,8 +40,9 @@ def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
     assert newest_run(target.parent, painter_file) == target and is_shipped(target, target.parent)
     write_small_run(target.parent / "mine")
     assert newest_run(target.parent, painter_file) == target.parent / "mine"
-    with pytest.raises(UserError, match="exists already"):
-        ship(run, target)
+    command = [sys.executable, "-m", "models.painters.ship", str(run), str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[3])
+    assert result.returncode == 2 and "exists already" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path, monkeypatch):
