@@ -42,6 +42,7 @@ from utils.stop import Stop
 
 ROOT = Path(__file__).resolve().parent
 BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
+MOST = 4096  # of pictures at once, and of candidates for one
 LESS_MEMORY = "take --batch_size 1, or --amp bfloat16, or --sr_tile 128, or an option of the painter that takes less (--help)"
 
 
@@ -83,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for numbers that make no sense, before anything is loaded."""
-    found = [f"--{name} must be at least 1" for name in ("batch_size", "best_of") if getattr(args, name) < 1]
+    found = [f"--{name} must be 1 to {MOST}" for name in ("batch_size", "best_of") if not 1 <= getattr(args, name) <= MOST]
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []

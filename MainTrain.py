@@ -38,8 +38,9 @@ from utils.signals import on_stop
 from utils.stop import Stop
 
 ROOT = Path(__file__).resolve().parent
-BUILT_IN = ROOT / "datasets" / "landscape"
+BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
 WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
+MOST_WORKERS = 1024
 LESS_MEMORY = "take --preset small, --recompute, or a smaller --batch_size with more --accumulate"
 
 
@@ -51,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     first.add_argument("--restart", action="store_true")
     chosen, _ = first.parse_known_args()
     run_name = chosen.run or chosen.system or DEFAULT
-    name = chosen.system or system_of(ROOT / "checkpoints" / run_name, chosen.restart)
+    name = chosen.system or system_of(CHECKPOINTS / run_name, chosen.restart)
     system = SYSTEMS[name]
 
     parser = argument_parser(__doc__)
@@ -72,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--seed", type=int, help="default: the run's own, or 0")
     run.add_argument("--restart", action="store_true", help="throw away these stages and those that build on them, and begin anew")
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
-    run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on")
+    run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on; exit status 0")
     run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
     for network in (network for stage in system.stages for network in stage.networks):
         run.add_argument(f"--init_{network}", type=Path, help=f"start network {network} from published weights (folder or file)")
@@ -95,10 +96,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError, naming every fault, for what makes no sense here."""
     system = SYSTEMS[args.system]
     trained = stages_of(args, system)
-    faults = ["--workers must not be negative"] if args.workers < 0 else []
+    faults = [f"--workers is {args.workers}, but must be 0 to {MOST_WORKERS}"] if not 0 <= args.workers <= MOST_WORKERS else []
     faults += ["--seed must be at least 0 and below 2^31"] if args.seed is not None and not 0 <= args.seed < 2**31 else []
-    faults += ["--max_minutes must be at least 0"] if not args.max_minutes >= 0 else []
-    faults += ["--run must not be empty"] if not args.run else []
+    faults += ["--max_minutes must be above 0"] if not args.max_minutes > 0 else []
+    faults += ["--run must name a folder of its own"] if CHECKPOINTS.is_relative_to((CHECKPOINTS / args.run).resolve()) else []
     faults += ["--val_fraction must be above 0 and below 1"] if args.val_fraction is not None and not 0 < args.val_fraction < 1 else []
     for stage in system.stages:
         for network, path in published_weights(args, stage).items():
@@ -156,7 +157,7 @@ def say_how_to_go_on(what_is_saved: str, restarted: bool) -> None:
 def main() -> None:
     args = parse_arguments()
     check_arguments(args)
-    system, folder = SYSTEMS[args.system], ROOT / "checkpoints" / args.run
+    system, folder = SYSTEMS[args.system], CHECKPOINTS / args.run
     stages, stop = stages_of(args, system), Stop(args.max_minutes)
     on_stop(stop.catch)
     parallel.begin()

@@ -1,9 +1,11 @@
 """Errors that are the user's to mend: told in a sentence, without a traceback."""
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -12,6 +14,9 @@ OUT_OF_MEMORY = (
     "ALLOC_FAILED",
     "bad_alloc",
 )  # of CUDA, Jittor, cuDNN, C++
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+REFUSALS = (*DISK, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.EMFILE, errno.ENFILE)
 
 
 class UserError(Exception):
@@ -35,13 +40,26 @@ class TrainingError(UserError):
 def or_exit(function):
     """What `function` returns; a UserError it raises ends the process with its message on stderr and its exit status.
 
-    A KeyboardInterrupt that nobody has caught, with the signal's number or that of Ctrl-C, ends it with a word.
+    So does what the system refuses: a name that is too long, a folder that may not be read, a disk that is full or broken. A
+    KeyboardInterrupt that nobody has caught, with the signal's number or that of Ctrl-C, ends it with a word, and a reader of its output
+    that has gone (`| head`) without one. What the terminal cannot show of names and signs is shown as numbers.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # it is closed, or not a file
+            stream.reconfigure(errors="backslashreplace")
     try:
         return function()
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.status) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"{error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(DiskError.status if error.errno in DISK else UserError.status) from None
     except KeyboardInterrupt as stop:
         print("Stopped.", file=sys.stderr)
         raise SystemExit(128 + (*stop.args, signal.SIGINT)[0]) from None

@@ -55,6 +55,7 @@ def built_beside(target: Path) -> Iterator[Path]:
         try:
             yield building
             building.chmod(0o755)
+            os.sync()  # the name must not reach the disk before the files
             os.rename(building, target)
         finally:
             shutil.rmtree(building, ignore_errors=True)

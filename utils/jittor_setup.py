@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from utils.errors import UserError, or_exit
 from utils.files import built_beside
 from utils.signals import STOPS, blocked, ending_at_once, without_tracing_stops
 
+BEING_WRITTEN = 60  # seconds that a library may take to be written
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 STOPPED = "Stopped while Jittor was being compiled; the same command goes on."
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder Jittor looks for below ~/.cache/jittor/mkl
@@ -173,6 +175,19 @@ def shorten_compiling(cache: Path) -> None:
     os.environ["SHANSHUI_COMPILE_KERNEL"] = str(header.with_name("compile_kernel"))
 
 
+def remove_broken_libraries(cache: Path) -> None:
+    """Removes what a power cut or a full disk has cut short of what Jittor has compiled, which it would fail to load. What is young stays:
+    another process may be writing it."""
+    for path in cache.glob("jt*/**/*.so"):
+        with suppress(OSError), open(path, "rb") as file:
+            head, state = file.read(64), os.fstat(file.fileno())
+            # Of an ELF file: linkers write the table of sections last, and where it begins stands at byte 40.
+            begin, size, count = (int.from_bytes(head[at : at + width], "little") for at, width in ((40, 8), (58, 2), (60, 2)))
+            is_whole = head[:4] == b"\x7fELF" and state.st_size >= begin + size * count
+            if not is_whole and time.time() - state.st_mtime > BEING_WRITTEN:
+                path.unlink()
+
+
 def choose_device(cache: Path) -> str:
     """Has Jittor use CUDA where a device answers, and the CPU elsewhere or where nvcc_path is empty; returns a description of the device.
 
@@ -231,6 +246,7 @@ def prepare() -> str:
     elif int(os.environ.get("PMI_SIZE", 1)) > 1:
         raise UserError("Started as one of several processes, but not by Open MPI's mpirun, the only one that Jittor knows: use that.")
     cache = Path.home() / ".cache" / "jittor"
+    remove_broken_libraries(cache)
     device = choose_device(cache / "cuda")
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         provide_onednn(cache / "mkl", Path(sys.prefix))

@@ -34,7 +34,7 @@ ADAPTER = re.compile(r"(.*?)(?::([-+]?(?:\d+\.?\d*|\.\d+)))?")  # FILE, or FILE:
 @dataclass(frozen=True)
 class PaintingOptions:
     sampler: str = option("dpm++2m", "how noise becomes a picture", choices=SAMPLERS)
-    steps: int = option(25, "sampling steps", least=1)
+    steps: int = option(25, "sampling steps", least=1, most=1000)
     guidance: float = option(3.0, "scale for the mask, 1 for none")
     ref_guidance: float = option(1.5, "scale for the reference, 1 for none")
     text_guidance: float = option(3.0, "scale for words, 1 for none")

@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import jittor as jt
 
 from datasets.pairs import check_training_pairs
 from models.training.options import StageOptions
@@ -14,7 +17,7 @@ from utils import options as fields
 from utils import parallel
 from utils.checkpoint import latest_training_state, write_json
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, remove_leftovers
 from utils.logger import read_log
 
 SHIPPED = "demo"  # the run below checkpoints/ that comes with the program
@@ -60,6 +63,7 @@ class Run:
     input_path: str | None = None  # None: the built-in data set
     val_path: str | None = None  # None: a share of the training set
     leave_out: str | None = None  # a list of pictures of the training set (datasets/leave_out.py); None: all are taken
+    threads: int | None = None  # of the CPU, that it began with: others add up in another order; None: not known, or several processes
 
 
 def read_run(folder: Path, systems: dict[str, System]) -> Run:
@@ -84,22 +88,23 @@ def read_run(folder: Path, systems: dict[str, System]) -> Run:
         wrong += fields.faults(options[name], f"{name}_")
     if wrong:
         raise UserError(f"{path} is damaged ({'; '.join(wrong)}): put right what it says there")
-    return Run(folder, stored["system"], stored["preset"], options, **{name: stored[name] for name in OWN})
+    return Run(folder, stored["system"], stored["preset"], options, **{name: stored[name] for name in (*OWN, "threads")})
 
 
 def read_json(folder: Path) -> dict:
     """What run.json holds, with everything in it that a run must have. Raises UserError."""
     path = folder / "run.json"
     types = {"system": str, "preset": str, "stages": dict, "seed": int, "val_fraction": (float, int)}
+    types["threads"] = (int, type(None))
     types |= dict.fromkeys(("input_path", "val_path", "leave_out"), (str, type(None)))
     try:
         stored = json.loads(path.read_text("utf-8", errors="surrogateescape"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is missing: {folder} is not a run of MainTrain.py") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): put it back, or begin the run anew with --restart") from error
     if isinstance(stored, dict):
-        stored.setdefault("leave_out", None)  # which is younger than some runs
+        stored = {"leave_out": None, "threads": None} | stored  # which are younger than some runs
     wrong = (
         ["its content"] if not isinstance(stored, dict) else [name for name in types if not isinstance(stored.get(name, ()), types[name])]
     )
@@ -144,7 +149,14 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     check_options(options, stages)
     if stored:
         check_unchanged(stored, run, begun - anew)
+    if not begun - anew:
+        run = replace(run, threads=threads_here())
     if begun - anew:
+        if None not in (run.threads, threads_here()) and run.threads != threads_here():
+            print(
+                f"This run began with {run.threads} threads and goes on with {threads_here()}. The weights are bit for bit those of a "
+                f"run that was never stopped only with as many threads (OMP_NUM_THREADS={run.threads})."
+            )
         read_best(folder)  # that it is damaged is to be said now, and not at the first validation
     return run
 
@@ -174,6 +186,14 @@ def check_unchanged(before: Run, after: Run, begun: set[str]) -> None:
             f"{before.folder} was trained with preset {before.preset}; this command changes what it cannot: {', '.join(changed)}. "
             "Give the run another name with --run, or begin its stages anew with --restart."
         )
+
+
+def threads_here() -> int | None:
+    """How many threads a process alone computes with on the CPU; None where that is not all that decides in which order it adds up."""
+    if parallel.SIZE > 1 or jt.flags.use_cuda:
+        return None
+    number = os.environ.get("OMP_NUM_THREADS", "")
+    return int(number) if number.isdigit() else len(os.sched_getaffinity(0))
 
 
 def stages_of(args: argparse.Namespace, system: System) -> list[str]:
@@ -209,8 +229,11 @@ def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun
 
 
 def write_run(run: Run) -> None:
+    """Writes run.json, in a folder that is locked. What killed processes have left half-written in it is removed."""
+    for folder in (run.folder, *(path for path in run.folder.rglob("*") if path.is_dir())):
+        remove_leftovers(folder, "*")
     stages = {name: asdict(options) for name, options in run.options.items()}
-    content = {"system": run.system, "preset": run.preset, **{name: getattr(run, name) for name in OWN}, "stages": stages}
+    content = {"system": run.system, "preset": run.preset, **{name: getattr(run, name) for name in (*OWN, "threads")}, "stages": stages}
     write_json(run.folder / "run.json", content)
 
 

@@ -1,6 +1,7 @@
 """The presets of every system, and what goes together."""
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import jittor as jt
 import numpy as np
@@ -10,7 +11,7 @@ from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner, denoise
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.systems import SYSTEMS
-from utils.options import changed_though_fixed, faults
+from utils.options import changed_though_fixed, faults, several_and_kind
 
 PRESETS = SYSTEMS["diffusion"].presets
 
@@ -71,3 +72,21 @@ def test_what_a_run_cannot_change_are_its_networks_and_its_process():
     tiny, small = PRESETS["tiny"]["unet"], PRESETS["small"]["unet"]
     assert {"channels", "attention", "cross_attention_dim"} <= {*changed_though_fixed(tiny, small)}
     assert changed_though_fixed(tiny, replace(tiny, steps=7, batch_size=3, lr=1.0, drop=0.1)) == []
+
+
+NUMBERS = [
+    (owner, each.name, preset)
+    for system in SYSTEMS.values()
+    for owner, preset in [(stage.name, system.presets["tiny"][stage.name]) for stage in system.stages]
+    for each in fields(preset)
+    if several_and_kind(each)[1] in (int, float)
+]
+
+
+@pytest.mark.parametrize("owner, name, preset", NUMBERS, ids=[f"{owner}_{name}" for owner, name, _ in NUMBERS])
+def test_no_number_of_a_stage_may_be_negative_or_no_number(owner, name, preset):
+    """Rates, weights, norms, sizes: a network that has been trained with one of those is spoilt, and nothing says why."""
+    several = isinstance(getattr(preset, name), tuple)
+    for value in (-1, math.nan, math.inf):
+        wrong = replace(preset, **{name: (value,) if several else value})
+        assert any(f"--{owner}_{name} is" in fault for fault in faults(wrong, f"{owner}_"))

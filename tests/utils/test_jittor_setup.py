@@ -88,6 +88,19 @@ def test_the_users_flags_are_left_alone(monkeypatch, tmp_path):
     assert os.environ == before and not (tmp_path / "headers").exists()
 
 
+def test_libraries_that_a_power_cut_has_cut_short_are_removed(tmp_path):
+    whole = Path(sys.modules["jittor_core"].__file__).read_bytes()
+    contents = {"whole": whole, "short": whole[:-1], "half": whole[: len(whole) // 2], "empty": b"", "zeros": bytes(4096), "young": b""}
+    folder = tmp_path / "jt1.3.11" / "g++" / "shanshui" / "jit"
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / f"{name}.so").write_bytes(content)
+        if name != "young":
+            os.utime(folder / f"{name}.so", (1000, 1000))
+    jittor_setup.remove_broken_libraries(tmp_path)
+    assert {path.stem for path in folder.iterdir()} == {"whole", "young"}
+
+
 def test_cuda_is_off_where_no_device_answers(monkeypatch, tmp_path):
     """Although `nvcc` is there: Jittor would die for want of a driver."""
     (tmp_path / "nvcc").write_text("")

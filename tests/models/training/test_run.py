@@ -13,8 +13,10 @@ import pytest
 import MainTrain
 from models.systems import SYSTEMS, painter_file
 from models.training.run import System, choose_run, newest_run, read_run, restart, run_of, stages_of, write_run
+from utils import parallel
 from utils.checkpoint import save_training_state, write_json
 from utils.errors import UserError
+from utils.files import short_node_name
 
 PRESETS = SYSTEMS["diffusion"].presets
 
@@ -149,7 +151,9 @@ def test_a_system_that_does_not_exist_is_said_in_a_sentence(chosen):
 
 @pytest.mark.parametrize("words, named", [
     (("--seed", 2**31), "--seed"), (("--max_minutes", "nan"), "--max_minutes"), (("--max_minutes", -1), "--max_minutes"),
-    (("--run", ""), "--run"),
+    *((("--run", run), "--run") for run in ("", ".", "..", "/")), (("--max_minutes", 0), "--max_minutes"),
+    *((("--workers", workers), "--workers") for workers in (-1, 100_000)), (("--batch_size", 10**9), "--unet_batch_size"),
+    (("--accumulate", 10**9), "--unet_accumulate"), (("--unet_zero_snr", 7), "--unet_zero_snr is 7: choose 0, 1"),
 ])  # fmt: skip
 def test_numbers_that_make_no_sense_are_refused_before_anything_begins(chosen, words, named):
     with pytest.raises(UserError, match=named):
@@ -159,6 +163,38 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_begins(chosen, w
 def test_the_judge_takes_sizes_that_its_cells_divide(chosen):
     with pytest.raises(UserError, match="--segformer_width 250 is not a multiple"):
         chosen("--system", "judge", "--width", 250)
+
+
+def test_a_run_that_goes_on_with_other_threads_says_what_that_changes(chosen, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    run = begin(chosen(), "vae")
+    assert json.loads((run.folder / "run.json").read_text())["threads"] == 3
+    chosen()
+    assert "threads" not in capsys.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert chosen().threads == 3
+    assert "bit for bit" in (said := capsys.readouterr().out) and "only with as many threads (OMP_NUM_THREADS=3)" in said
+    assert chosen("--restart").threads == 2 and "threads" not in capsys.readouterr().out
+    monkeypatch.setattr(parallel, "SIZE", 2)  # which add up as one process does up to rounding, whatever their threads
+    assert chosen().threads == 3 and "threads" not in capsys.readouterr().out
+
+
+def test_what_a_killed_save_has_left_goes_when_training_begins_again(chosen):
+    run = begin(chosen(), "vae")
+    left = [
+        run.folder / f".run.json.{short_node_name()}.{2**22 + 1}.tmp",
+        run.folder / "previews" / f".a.png.{short_node_name()}.{2**22 + 1}.tmp",
+    ]
+    for path in left:
+        path.write_text("half")
+    write_run(run)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "README.md").write_text("")
+    with pytest.raises(UserError, match=r"README\.md is not a run"):
+        read_run(tmp_path / "README.md", SYSTEMS)
 
 
 def test_a_run_may_be_called_best(tmp_path):
