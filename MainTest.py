@@ -26,7 +26,7 @@ from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
-from models.painters.pictures import SIZE, kept, pack, painted, words_of
+from models.painters.pictures import SIZE, kept, pack, painted, usual_color, words_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
 from models.runs import find_judge, find_super_resolution, is_shipped, load_painter, trained_on
 from models.serving import page
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument("--zip", action="store_true", help="pack the pictures into <output_path>.zip, ready to hand in")
     painting = parser.add_argument_group("painting")
     painter = SYSTEMS[system].painter
-    painting.add_argument("--color_match", choices=COLOR_MATCHES, default=painter.color_match, help="of result to reference (%(default)s)")
+    painting.add_argument("--color_match", choices=COLOR_MATCHES, help=f"of result to reference ({painter.color_match}; with words none)")
     painting.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products (default: %(default)s)")
     painting.add_argument("--seed", type=int, default=0)
     painting.add_argument("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
@@ -79,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     if painter.find_pairs is not find_test_pairs and args.input_path == BUILT_IN:
         args.input_path = trained_on(checkpoint) or BUILT_IN
     args.checkpoint, args.find_pairs, args.options = checkpoint, painter.find_pairs, painter.Options(**given(args, painter.Options, ""))
+    args.color_match = args.color_match or usual_color(painter, args.options)
     return args
 
 

@@ -37,6 +37,13 @@ def words_of(options: object) -> dict[str, str]:
     return {name: getattr(options, name) for name in ("prompt", "prompts") if hasattr(options, name)}
 
 
+def usual_color(painter, options: object) -> str:
+    """The key of COLOR_MATCHES where none is asked for: the painter's; "none" where words say what light and season it is, which a match
+    would take back, or where no reference is told."""
+    spoken = any(words_of(options).values()) or "reference" not in getattr(options, "told", ("reference",))
+    return "none" if spoken else painter.color_match
+
+
 def painted(
     painter, pairs: list[TestPair], options: object, seed: int, candidate: int, color: str, resized: Callable[..., np.ndarray] = resize
 ) -> np.ndarray:

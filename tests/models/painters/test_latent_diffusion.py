@@ -10,6 +10,8 @@ from models.networks.lora import adapt, adapter_of
 from models.networks.lora_files import write_adapter
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.painters.lggan import LGGANPainter
+from models.painters.pictures import usual_color
 from tests.small import OPTIONS
 from utils.checkpoint import module_arrays
 
@@ -38,6 +40,17 @@ def test_branches_are_evaluated_only_inside_the_interval(painter, monkeypatch, o
         masks, references, ["", ""], [1, 2], PaintingOptions(steps=4, **{"guidance_low": 0.0, "guidance_high": 1.0} | options)
     )
     assert seen == expected and pictures.shape == references.shape and pictures.dtype == np.uint8
+
+
+def test_colours_are_not_matched_to_the_reference_where_words_say_what_they_are():
+    for options, expected in (
+        (PaintingOptions(), "histogram"),
+        (PaintingOptions(prompt="a lake at dusk"), "none"),
+        (PaintingOptions(prompts="file.json"), "none"),
+        (PaintingOptions(told=("mask", "words")), "none"),
+    ):
+        assert usual_color(LatentDiffusion, options) == expected
+    assert usual_color(LGGANPainter, LGGANPainter.Options()) == "lab"
 
 
 def test_adapters_are_merged_for_as_long_as_they_are_asked_for(painter, tmp_path):
