@@ -32,7 +32,8 @@ def edge_map(image: np.ndarray) -> np.ndarray:
 
     As OpenCV has them on pictures of 8 bits: each derivative is cut off at white, and the border mirrors.
     """
-    grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), image, ([0], [-3]))  # −1..1
+    red, green, blue = np.moveaxis(image, -3, 0)
+    grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue  # −1..1; BLAS would round as its kernels do
     padded = np.pad(grey, [(0, 0)] * (grey.ndim - 2) + [(1, 1)] * 2, "reflect")
     down = padded[..., 2:, :] - padded[..., :-2, :]
     right = padded[..., :, 2:] - padded[..., :, :-2]

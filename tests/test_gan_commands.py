@@ -43,9 +43,7 @@ def paint(data: Path, folder: Path, output: Path, *words) -> subprocess.Complete
 
 
 @pytest.mark.bit_for_bit
-def test_a_killed_run_resumes_to_the_same_weights_and_pictures(system, data, trained, tmp_path, request):
-    if system == "ecgan":  # one run in four differs in the last bits, why is not known yet
-        request.applymarker(pytest.mark.xfail(strict=False, reason="ECGAN's steps are not always the same to the last bit"))
+def test_a_killed_run_resumes_to_the_same_weights_and_pictures(system, data, trained, tmp_path):
     words, folder = train_words(system, data, tmp_path / "killed"), tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, ROOT / "MainTrain.py", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
@@ -57,7 +55,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_pictures(system, data, tra
     for path in (f"state/{system}/step-{STEPS:08d}.safetensors", f"{system}/diffusion_pytorch_model.safetensors"):
         expected, found = load_file(trained / path), load_file(folder / path)
         assert expected.keys() == found.keys()
-        assert all(np.array_equal(expected[name], found[name]) for name in expected)
+        assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
 
     assert paint(data, trained, tmp_path / "a", "--batch_size", 2).returncode == 0
     assert paint(data, folder / "best", tmp_path / "best").returncode == 0
