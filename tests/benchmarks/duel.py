@@ -3,8 +3,9 @@
     python tests/benchmarks/duel.py --input_path <training set> --test_path <test set> --img_path <photos> --output_path duel --minutes 40
 
 Before each training a few steps of it are timed on this machine, and its number of steps is chosen so that it takes --minutes; systems of
-several stages share them out by SHARES. What the training took in the end is in the table. All that is done stays in --output_path, so the
-same command goes on where it was cut short. --sheet shows six pairs: mask, reference, what each system painted, and the true photo.
+several stages share them out by SHARES. In the table is what the training took in the end, without validation and without what its stages
+prepare, and its peak memory; seconds are of a picture painted alone. All that is done stays in --output_path, so the same command goes on
+where it was cut short. --sheet shows six pairs: mask, reference, what each system painted, and the true photo.
 """
 
 import argparse
@@ -69,8 +70,8 @@ def compete(name: str, args: argparse.Namespace) -> str:
         know(memory=memory)
     given = ("--checkpoint", run, "--input_path", args.test_path, "--img_path", args.img_path)
     if "painting" not in found:
-        taken, _ = call("MainTest.py", *given, "--output_path", pictures, "--overwrite")
-        know(painting=taken / len(list(pictures.glob("*.jpg"))))
+        call("MainTest.py", *given, "--output_path", pictures, "--batch_size", 1, "--overwrite")
+        know(painting=float(np.median(np.diff(sorted(path.stat().st_mtime for path in pictures.glob("*.jpg"))))))
     table = painted_and_scored(pictures, *given, *(("--judge", args.judge) if args.judge else ()))
     minutes = sum(sum(seconds(run / "log.jsonl", stage)) for stage in found["steps"]) / 60
     total = table["total"]["value"]
