@@ -53,7 +53,6 @@ def test_each_picture_is_painted_by_its_words(data, trained, tmp_path):
     one_sentence(
         paint(data, trained, tmp_path / "x", "--prompts", tmp_path / "prompts.json"), "empty caption: 1", "not named in the prompts: 4"
     )
-    one_sentence(paint(data, trained, tmp_path / "x", "--prompts", "a", "--prompt", "b"), "give one of them")
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +78,10 @@ def test_pictures_of_words_alone(described, tmp_path):
     def paint(output, *words):
         return run("MainTest.py", "--checkpoint", folder, "--output_path", tmp_path / output, "--steps", 2, *words)
 
-    (tmp_path / "prompts.json").write_text(json.dumps({"c": "a lake at dusk"}))
-    ways = {"listed": [], "given": ["--prompts", tmp_path / "prompts.json"], "one": ["--prompt", "a lake"]}
-    for name, words in ways.items():
+    for name, words in {"listed": [], "one": ["--prompt", "a lake"]}.items():
         result = paint(name, *words)
         assert result.returncode == 0, result.stderr
-    found = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name in ways}
-    assert found == {"listed": ["a.jpg", "b.jpg"], "given": ["c.jpg"], "one": ["prompt.jpg"]}
+    found = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("listed", "one")}
+    assert found == {"listed": ["a.jpg", "b.jpg"], "one": ["prompt.jpg"]}
     assert np.asarray(Image.open(tmp_path / "listed" / "a.jpg")).shape == (64, 96, 3)
-    one_sentence(paint("x", "--score"), "neither masks nor references")
-    one_sentence(paint("x", "--guidance", 2), "--guidance")
-    one_sentence(paint("x", "--input_path", tmp_path), "test.json is missing", "--prompts")
-    one_sentence(run("MainTrain.py", "--run", folder, "--unet_words", 1), "unet_words")
+    one_sentence(paint("x", "--score", "--guidance", 2), "neither masks nor references", "--guidance")

@@ -9,7 +9,7 @@ from datasets import landscape
 from datasets.captions import LONGEST
 from datasets.pairs import split
 from datasets.synthetic.render import draw
-from datasets.text_pairs import check_text_pairs, read_lone_prompts
+from datasets.text_pairs import check_described_pairs, check_text_pairs, find_prompts, read_lone_prompts
 from tests.datasets.files import SIZE, assert_reported, save_picture, stems, truncate
 from utils.errors import UserError
 from utils.image import write_jpeg
@@ -124,6 +124,25 @@ def test_one_report_names_every_fault_of_prompts(tmp_path):
         read_lone_prompts(path)
     with pytest.raises(UserError, match="cannot be read: 1"):
         read_lone_prompts(tmp_path / "none.json")
+
+
+def test_what_to_paint_is_listed_in_the_folder_or_given(tmp_path):
+    write(tmp_path / "test.json", {"b": "hills", "a": "a lake"})
+    write(tmp_path / "other.json", {"c": "the sea"})
+
+    def found(**given):
+        return [(pair.stem, pair.mask, pair.reference, pair.caption) for pair in find_prompts(tmp_path, **given)]
+
+    assert found() == [("a", None, None, "a lake"), ("b", None, None, "hills")]
+    assert found(prompts=tmp_path / "other.json") == [("c", None, None, "the sea")]
+    assert found(prompt="snow") == [("prompt", None, None, "snow")]
+    with pytest.raises(UserError, match=r"test\.json is missing.*--prompts"):
+        find_prompts(tmp_path / "nowhere")
+
+
+def test_a_set_with_masks_and_captions_will_do_for_words_alone(root, data):
+    assert [pair.mask for pair in check_described_pairs(root)] == [None] * 3
+    assert all(pair.mask and pair.captions for pair in check_described_pairs(data))
 
 
 def test_two_hundred_drawn_pictures(tmp_path):
