@@ -75,7 +75,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on; exit status 0")
     run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
-    for network in (network for stage in system.stages for network in stage.networks):
+    # A run's own text encoder can start from no other: its tokens are learnt from the run's captions
+    for network in (network for stage in system.stages for network in stage.networks if network != "text_encoder"):
         run.add_argument(f"--init_{network}", type=Path, help=f"start network {network} from published weights (folder or file)")
     run.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products; weights stay float32 (default: %(default)s)")
     run.add_argument("--recompute", action="store_true", help="keep less for the gradient and compute it again: less memory, longer steps")
@@ -89,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def published_weights(args: argparse.Namespace, stage: type) -> dict[str, Path]:
     """Where networks of a stage are to start from, by name."""
-    return {network: path for network in stage.networks if (path := getattr(args, f"init_{network}")) is not None}
+    return {network: path for network in stage.networks if (path := getattr(args, f"init_{network}", None)) is not None}
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -136,11 +137,8 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
         stage = system.stage(name)(run.options[name], run.folder)
         for network, path in published_weights(args, system.stage(name)).items():
-            learner = next((learner for learner in stage.learners.values() if network in learner.networks), None)
-            if learner is None:
-                raise UserError(f"--init_{network}: with these options, stage {name} trains no network {network}")
             if name not in begun:
-                learner.initialise(network, path)
+                next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
         if not train(stage, pairs, run, system.following([name])[1:], args.workers, stop):
             return False
         del stage

@@ -142,7 +142,7 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     for stage in system.stages:
         said = fields.given(args, StageOptions, "") if stage.name in stages else {}
         options[stage.name] = replace(options[stage.name], **said | fields.given(args, stage.Options, f"{stage.name}_"))
-        if any(getattr(args, f"init_{network}") is not None for network in stage.networks):
+        if any(getattr(args, f"init_{network}", None) is not None for network in stage.networks):
             options[stage.name] = options[stage.name].for_published_weights()
     own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
     run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
