@@ -184,7 +184,7 @@ def test_a_set_that_was_split_and_cleaned_is_trained_on(flawed, cleaned, tmp_pat
     words = ["--input_path", flawed, "--leave_out", cleaned / "leave_out.txt", "--output_path"]
     result = prepare("split", *words, tmp_path / "split", "--count", 2)
     assert result.returncode == 0 and "5 pairs to train on, 2 held out" in result.stdout, result.stderr
-    assert {path.name for path in (tmp_path / "split" / "val").iterdir()} == {"imgs", "labels", "label_to_img.json"}
+    assert {path.name for path in (tmp_path / "split" / "val").iterdir()} == {"imgs", "labels", "label_to_img.json", "captions.json"}
     sentence(prepare("split", *words, tmp_path / "split"), "split exists already")
     result = prepare("sr", "--input_path", tmp_path / "split", "--output_path", tmp_path / "sr")
     assert result.returncode == 0 and "5 pairs in " in result.stdout, result.stderr
