@@ -14,12 +14,12 @@ import numpy as np
 from datasets.landscape import NUM_CLASSES, read_image, read_mask
 from datasets.test_pairs import TestPair
 from models.metrics.mask_accuracy import Judge, confusion
-from models.networks.clip import encode_images, load_clip
+from models.networks.clip import encode_images, encode_texts, load_clip, load_tokenizer
 from models.networks.efficientnet_lite import FEATURES as LITE_FEATURES
 from models.networks.efficientnet_lite import lite_features, load_efficientnet_lite
 from models.networks.inception import FEATURES as INCEPTION_FEATURES
 from models.networks.inception import inception_features, load_inception
-from models.networks.weights import INCEPTION, LITE0, file_digest, find_any, find_weights, packaged_weights
+from models.networks.weights import INCEPTION, LITE0, SOURCES, MissingWeights, file_digest, find_any, find_weights, packaged_weights
 from utils.checkpoint import weights_in
 from utils.image import resize_mask
 from utils.rows import Rows, digest, measured, writable_folder
@@ -61,6 +61,22 @@ class Pictures:
     def true_photos(self) -> list[Path]:
         return [self.truths / f"{pair.stem}.jpg" for pair in self.pairs]
 
+    def have(self, what: str) -> bool:
+        """Whether there are masks or references, true photos ("truths"), or captions of some."""
+        return {
+            "masks": None not in [pair.mask for pair in self.pairs],
+            "references": None not in [pair.reference for pair in self.pairs],
+            "captions": any(pair.caption for pair in self.pairs),
+            "truths": self.truths is not None,
+        }[what]
+
+    @property
+    def likenesses(self) -> list[Path]:
+        """What each is to be like: its reference, or where there are none the true photo; or nothing."""
+        if self.have("references"):
+            return [pair.reference for pair in self.pairs]
+        return self.true_photos if self.have("truths") else []
+
     @cached_property
     def keys(self) -> list[bytes]:
         return [digest(path) for path in self.results]
@@ -78,12 +94,26 @@ class Pictures:
 
     @cached_property
     def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
-        """CLIP's, of the results and of their references, [N, D] each."""
-        model, both = load_clip(self.clip), self.results + [pair.reference for pair in self.pairs]
+        """CLIP's, of the results and of what they are to be like, [N, D] each, or [0, D] of nothing."""
+        model, both = load_clip(self.clip), self.results + self.likenesses
         row, path = np.dtype((np.float32, (model.config.projection_dim,))), self.cache / f"clip-{short(weights_in(self.clip))}.rows"
-        keys = self.keys + [digest(pair.reference) for pair in self.pairs]
+        keys = self.keys + [digest(path) for path in self.likenesses]
         rows = measured(path, keys, row, lambda indices: encode_images(model, read_all([both[i] for i in indices])), BATCH, "CLIP")
         return rows[: len(self.pairs)], rows[len(self.pairs) :]
+
+    @property
+    def caption_embeddings(self) -> np.ndarray:
+        """CLIP's, of the captions, [N, D]."""
+        folder, texts = self.clip, [pair.caption for pair in self.pairs]
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise MissingWeights(f"{folder.name}/tokenizer.json: {SOURCES[folder.name]}{folder.name}")
+        model, tokenizer = load_clip(folder), load_tokenizer(folder)
+        row, path = np.dtype((np.float32, (model.config.projection_dim,))), self.cache / f"clip-{short(weights_in(folder))}-texts.rows"
+
+        def read(indices: list[int]) -> np.ndarray:
+            return encode_texts(model, tokenizer, [texts[i] for i in indices])
+
+        return measured(path, [digest(text.encode()) for text in texts], row, read, BATCH, "CLIP, captions")[:]
 
     @cached_property
     def by_inception(self) -> tuple[Rows, Rows]:

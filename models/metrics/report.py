@@ -136,7 +136,8 @@ def write_report(path: str | Path, score: Mapping) -> None:
                 sorted by at first
     lower_is_better  those names in `histograms` of which a low value is good
     gallery     an iterator, gone through once, of {"stem": ..., "mask": labels uint8 [H, W], "reference" and "result": uint8 RGB
-                [H, W, 3], "segmentation": labels uint8 [H, W] or None, "scores": {<name in `histograms`>: number}}
+                [H, W, 3], "segmentation": labels uint8 [H, W], "scores": {<name in `histograms`>: number}, "caption": text or ""};
+                all but the result may be None
     """
     names = list(score["histograms"])
     with _page(path, score["title"], score["facts"]) as write:
@@ -313,11 +314,12 @@ def _card(entry: Mapping, names: Sequence[str]) -> str:
     scores = {name: entry["scores"].get(name) for name in names}
     data = "".join(f' data-score{number}="{_for_script(value)}"' for number, value in enumerate(scores.values()) if _is_known(value))
     texts = {name: _text(value, ".3f") for name, value in scores.items()}
-    pictures = {name: entry[name] for name in ("mask", "reference", "result")}
-    if entry["segmentation"] is not None:
-        pictures["result, segmented"] = entry["segmentation"]
+    pictures = {name: entry[name] for name in ("mask", "reference", "result")} | {"result, segmented": entry["segmentation"]}
+    pictures = {name: picture for name, picture in pictures.items() if picture is not None}
+    caption = f'<p class="quiet">{escape(entry["caption"])}</p>\n' if entry.get("caption") else ""
     return (
-        f'<article class="card"{data}>\n<h3>{escape(entry["stem"])}</h3>\n{_figures(pictures)}{_definitions("scores", texts)}</article>\n'
+        f'<article class="card"{data}>\n<h3>{escape(entry["stem"])}</h3>\n'
+        f"{_figures(pictures)}{caption}{_definitions('scores', texts)}</article>\n"
     )
 
 

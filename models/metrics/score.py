@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.landscape import read_image, read_mask
+from datasets.landscape import open_picture, read_image, read_mask
 from datasets.test_pairs import TestPair, check_results, find_photos
 from models.metrics.aesthetic import aesthetic, load_aesthetic
 from models.metrics.fid import bias_note, frechet_distance, kernel_distance, kernel_distance_of_all, moments
@@ -20,7 +20,7 @@ from models.metrics.pictures import BATCH, PREDICTORS, SMALL, Pictures, read_all
 from models.metrics.reconstruction import psnr, ssim
 from models.metrics.report import write_report
 from models.metrics.style import STYLE_METRICS, style_parts
-from models.networks.clip import clip_i
+from models.networks.clip import clip_i, clip_t
 from models.networks.lpips import load_lpips, lpips
 from models.networks.weights import ALEXNET, ALEXNET_LPIPS, MissingWeights, find_any, find_weights
 from utils.checkpoint import write_json
@@ -182,8 +182,17 @@ def to_photos(pictures: Pictures) -> str:
 
 
 def clip_similarity(pictures: Pictures) -> Metric:
-    embeddings, references = pictures.embeddings
-    return Metric(clip_i(embeddings, references), "CLIP-I: mean cosine with the reference", pictures=(embeddings * references).sum(axis=1))
+    embeddings, others = pictures.embeddings
+    what = "reference" if pictures.have("references") else "true photo"
+    return Metric(clip_i(embeddings, others), f"CLIP-I: mean cosine with the {what}", pictures=(embeddings * others).sum(axis=1))
+
+
+def clip_of_captions(pictures: Pictures) -> Metric:
+    (embeddings, _), texts = pictures.embeddings, pictures.caption_embeddings
+    described = np.array([bool(pair.caption) for pair in pictures.pairs])
+    note = "" if described.all() else f", of the {described.sum()} pictures that have one"
+    values = np.where(described, (embeddings * texts).sum(axis=1), np.nan)
+    return Metric(clip_t(embeddings[described], texts[described]), f"CLIP-T: mean cosine with the caption{note}", pictures=values)
 
 
 def reconstruction(pictures: Pictures, name: str) -> Metric:
@@ -225,11 +234,18 @@ METRICS = {
     "FD (EfficientNet-lite0)": lite_fd,
     "KID (EfficientNet-lite0)": lite_kid,
     "CLIP-I": clip_similarity,
+    "CLIP-T": clip_of_captions,
     "PSNR": lambda pictures: reconstruction(pictures, "PSNR"),
     "SSIM": lambda pictures: reconstruction(pictures, "SSIM"),
     "LPIPS": perceptual,
 }
-OF_TRUTHS = ("PSNR", "SSIM", "LPIPS")  # measured only where there are true photos
+ONLY_WITH = {  # one of these, metrics are measured
+    **dict.fromkeys(("mask accuracy", "mean IoU"), ("masks",)),
+    **dict.fromkeys(("PSNR", "SSIM", "LPIPS"), ("truths",)),
+    "style": ("references",),
+    "CLIP-I": ("references", "truths"),
+    "CLIP-T": ("captions",),
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------- score
@@ -239,13 +255,14 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
     """Measures everything, prints the table, and writes score.json and report.html into `output`. Returns the metrics and the total."""
     metrics = {}
     for name, function in METRICS.items():
-        if name in OF_TRUTHS and pictures.truths is None:
+        if name in ONLY_WITH and not any(map(pictures.have, ONLY_WITH[name])):
             continue
         try:
             metrics[name] = function(pictures)
         except MissingWeights as missing:
             metrics[name] = Metric(needs=str(missing))
-    metrics["total"] = total_of(metrics)
+    if pictures.have("masks"):
+        metrics["total"] = total_of(metrics)
     print_table(metrics, pictures.weights)
     one_by_one = {name: metric.pictures for name, metric in metrics.items() if metric.pictures is not None}
     rows = [
@@ -271,8 +288,8 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
             "title": f"Score of {pictures.folder.name}",
             "facts": facts,
             "table": rows,
-            "published": PUBLISHED,
-            "classes": by_class(confusion_of_all(pictures)) if pictures.judge else {},
+            "published": PUBLISHED if "total" in metrics else [],
+            "classes": by_class(confusion_of_all(pictures)) if pictures.judge and "total" in metrics else {},
             "histograms": one_by_one,
             "lower_is_better": [name for name, metric in metrics.items() if metric.lower_is_better],
             "gallery": gallery(pictures, numbers),
@@ -293,8 +310,12 @@ def score_folder(
 ) -> Path:
     """Scores the pictures <stem>.jpg of a folder against the photos of `img_path`, and the true ones if there are; returns the report.
 
-    It lies beside them, in <folder>-score/. Raises UserError where one is missing, damaged, or not of `size` = (width, height).
+    It lies beside them, in <folder>-score/. Raises UserError where one is missing, damaged, or not of `size` = (width, height). Pictures
+    without masks may be of any one size.
     """
+    if pairs[0].mask is None:
+        check_results(pairs[:1], folder)
+        size = open_picture(folder / f"{pairs[0].stem}.jpg").size
     check_results(pairs, folder, size)
     if truths:
         check_results(pairs, truths)
@@ -307,14 +328,16 @@ def score_folder(
 
 
 def for_json(value: float | None) -> float | str | None:
-    """JSON knows no infinite number, as PSNR is where nothing differs: that is written as the text "inf"."""
-    return value if value is None or math.isfinite(value) else str(value)
+    """JSON knows no infinite number, as PSNR is where nothing differs: that is written as the text "inf". What is no number is null."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
 
 
 def total_of(metrics: dict[str, Metric]) -> Metric:
     """The total, or as much of it as can be told."""
     accuracy = metrics["mask accuracy"].value
-    terms = {name: metrics[name].value for name in TERMS if metrics[name].value is not None}
+    terms = {name: metrics[name].value for name in TERMS if name in metrics and metrics[name].value is not None}
     absent = [name for name in TERMS if name not in terms]
     if accuracy is None or not terms:
         return Metric(needs="mask accuracy, and one of " + ", ".join(TERMS))
@@ -336,6 +359,8 @@ def print_table(metrics: dict[str, Metric], weights: Path) -> None:
         print(f"{name:>{width}}  {text}")
     if any(metric.value is None for metric in metrics.values()):
         print(f'What is missing is looked for in {weights} (README, "The score").')
+    if "total" not in metrics:
+        return
     print("\nPublished (comparable: the style; the rest with the organisers' networks and photos only)")
     print(" ".join(f"{name:>13}" for name in COLUMNS))
     for row in PUBLISHED:
@@ -347,9 +372,10 @@ def gallery(pictures: Pictures, numbers: list[dict[str, float]]) -> Iterator[dic
     for i, (pair, values) in enumerate(zip(pictures.pairs, numbers, strict=True)):
         yield {
             "stem": pair.stem,
-            "mask": read_mask(pair.mask, SMALL),
-            "reference": read_image(pair.reference, SMALL),
+            "mask": read_mask(pair.mask, SMALL) if pair.mask else None,
+            "reference": read_image(pair.reference, SMALL) if pair.reference else None,
             "result": read_image(pictures.results[i], SMALL),
-            "segmentation": pictures.seen[i]["labels"] if pictures.judge else None,
+            "segmentation": pictures.seen[i]["labels"] if pictures.judge and pair.mask else None,
+            "caption": pair.caption,
             "scores": values,
         }

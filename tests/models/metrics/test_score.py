@@ -3,17 +3,21 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from datasets.landscape import read_image
 from datasets.synthetic.render import draw
 from datasets.test_pairs import find_test_pairs
 from models.metrics import pictures as measuring
 from models.metrics.mask_accuracy import Judge
 from models.metrics.pictures import Pictures
 from models.metrics.score import PUBLISHED, score, total_score
+from models.networks.clip import encode_images, encode_texts, load_clip, load_tokenizer
 from models.networks.weights import LITE0, PACKAGES
+from tests.models.networks.small_clip import write_small_clip
 from utils.image import PALETTE, colorize_mask, write_jpeg, write_png
 
 SIZE = (96, 64)
@@ -166,3 +170,39 @@ def test_one_picture_has_no_distance_of_sets(data):
     for name in ("FID", "KID", *OF_LITE0):
         assert found[name].value is None and "2 pictures" in found[name].needs
     assert found["style"].value > 0.999
+
+
+def described(pairs, *more):
+    """The pairs with captions, as many as are given."""
+    texts = [*more, *[""] * len(pairs)]
+    return [replace(pair, caption=text) for pair, text in zip(pairs, texts, strict=False)]
+
+
+def test_captions_are_compared_by_clip_where_there_are_any(data):
+    clip = write_small_clip(data / "weights" / "clip-vit-base-patch32")
+    plain = scored(data, "photos", lambda i, mask, photo: photo)
+    assert "CLIP-T" not in plain and plain["CLIP-I"].value > 0.99
+    pairs, texts = find_test_pairs(data / "labels", data / "imgs"), ("a photo", "a lake", "the sea at night")
+    found = scored(data, "photos", lambda i, mask, photo: photo, pairs=described(pairs, *texts))
+    model, pictures = load_clip(clip), [read_image(data / "photos" / f"{pair.stem}.jpg") for pair in pairs[:3]]
+    cosines = (encode_images(model, pictures) * encode_texts(model, load_tokenizer(clip), list(texts))).sum(axis=1)
+    assert found["CLIP-T"].value == pytest.approx(cosines.mean(), abs=1e-5) and "of the 3 pictures" in found["CLIP-T"].note
+    assert np.allclose(found["CLIP-T"].pictures[:3], cosines, atol=1e-5) and np.isnan(found["CLIP-T"].pictures[3:]).all()
+    written = json.loads((data / "photos-score" / "score.json").read_text(), parse_constant=pytest.fail)
+    assert written["pictures"]["5"]["CLIP-T"] is None and written["pictures"]["0"]["CLIP-T"] == pytest.approx(cosines[0], abs=1e-5)
+    assert "the sea at night" in (data / "photos-score" / "report.html").read_text()
+    (clip / "tokenizer.json").unlink()
+    found = scored(data, "photos", lambda i, mask, photo: photo, pairs=described(pairs, *texts))
+    assert "clip-vit-base-patch32/tokenizer.json: https://" in found["CLIP-T"].needs and found["CLIP-I"].value > 0.99
+
+
+def test_pictures_from_words_alone_have_no_mask_and_no_reference_to_compare_with(data, capsys):
+    write_small_clip(data / "weights" / "clip-vit-base-patch32")
+    pairs = [replace(pair, mask=None, reference=None, caption="a lake") for pair in find_test_pairs(data / "labels", data / "imgs")]
+    photos = sorted((data / "imgs").iterdir())
+    found = scored(data, "photos", lambda i, mask, photo: photo, pairs=pairs, photos=photos)
+    assert list(found) == ["aesthetic", "FID", "KID", *OF_LITE0, "CLIP-T"] and abs(found["FID"].value) < 1e-3
+    report = (data / "photos-score" / "report.html").read_text()
+    assert report.count('<p class="quiet">a lake</p>') == COUNT and "3rd contest" not in report + capsys.readouterr().out
+    found = scored(data, "photos", lambda i, mask, photo: photo, pairs=pairs, photos=photos, truths=data / "photos")
+    assert found["CLIP-I"].value == pytest.approx(1, abs=1e-5) and "true photo" in found["CLIP-I"].note and found["SSIM"].value > 0.99

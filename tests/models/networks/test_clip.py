@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import jittor as jt
 import numpy as np
@@ -16,38 +15,24 @@ from models.networks.clip import (
     load_clip,
     load_tokenizer,
     preprocess,
-    read_config,
     tokenize,
 )
-from tests.golden.networks import normal, weights
-from utils.checkpoint import write_safetensors
+from tests.golden.networks import normal
+from tests.models.networks.small_clip import CONFIG, GOLDEN, shapes, write_small_clip
 from utils.errors import UserError
 
-GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "clip.npz")
-CONFIG = json.loads(str(GOLDEN["config"]))
 PICTURES = [GOLDEN[f"picture/{i}"] for i in range(3)]
 TEXTS = GOLDEN["texts"].tolist()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The small CLIP of export_clip.py as transformers lays one down, with the counts that older files have."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "tokenizer.json").write_text(str(GOLDEN["tokenizer"]), encoding="utf-8")
-    arrays = weights(shapes(CLIPModel(read_config(folder / "config.json"))))
-    counts = {f"{tower}_model.embeddings.position_ids": np.arange(n)[None] for tower, n in (("text", 77), ("vision", 17))}
-    write_safetensors(folder / "model.safetensors", arrays | counts)
-    return folder
+    return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def clip(folder):
     return load_clip(folder)
-
-
-def shapes(network):
-    return {name: list(weight.shape) for name, weight in network.state_dict().items()}
 
 
 def agrees(value, key, tolerance=1e-5):
