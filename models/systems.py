@@ -11,6 +11,7 @@ from models.painters.ecgan import ECGANPainter
 from models.painters.latent_diffusion import LatentDiffusion
 from models.painters.lggan import LGGANPainter
 from models.painters.text_diffusion import TextDiffusion
+from models.stages.control import ControlStage
 from models.stages.decoder import DecoderStage
 from models.stages.ecgan import ECGANStage
 from models.stages.lggan import LGGANStage
@@ -31,6 +32,7 @@ DIFFUSION = {
         "vae": VAEStage.Options(),
         "unet": UNetStage.Options(steps=200_000),
         "decoder": DecoderStage.Options(steps=50_000, lr=2e-4),
+        "control": ControlStage.Options(steps=50_000, lr=5e-5),
     },
     "small": {
         "vae": VAEStage.Options(
@@ -40,6 +42,7 @@ DIFFUSION = {
             **SMALL, channels=(192, 384, 576, 768), attention=(0, 1, 1, 1), cross_attention_dim=512, steps=100_000, batch_size=32, lr=2e-4
         ),
         "decoder": DecoderStage.Options(**SMALL, steps=20_000, batch_size=16, crop_width=128, crop_height=128, lr=2e-4),
+        "control": ControlStage.Options(**SMALL, steps=20_000, batch_size=16, lr=1e-4),
     },
     "tiny": {
         "vae": VAEStage.Options(
@@ -53,6 +56,7 @@ DIFFUSION = {
             **TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, perceptual_weight=0.25, adversarial_weight=0.01,
             painted=64,
         ),
+        "control": ControlStage.Options(**TINY, hint_channels=(8, 16, 32, 64), rank=8, steps=200, lr=5e-4),
     },
 }  # fmt: skip
 
@@ -116,7 +120,7 @@ SUPER_RESOLUTION = {
 }  # fmt: skip
 
 SYSTEMS = {
-    "diffusion": System((VAEStage, UNetStage, DecoderStage), LatentDiffusion, DIFFUSION),
+    "diffusion": System((VAEStage, UNetStage, DecoderStage, ControlStage), LatentDiffusion, DIFFUSION, optional=("control",)),
     "text": System((VAEStage, UNetStage), TextDiffusion, TEXT, check=check_described_pairs),
     "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),
     "lggan": System((LGGANStage,), LGGANPainter, LGGAN),

@@ -206,3 +206,20 @@ def freeze(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
         parameter.stop_grad()
     return network
+
+
+def lend(owner: nn.Module, network: nn.Module) -> None:
+    """Has a network hold the very weights of another, frozen, in all layers that have the same names there. They stay that one's: they are
+    none of its `own_weights`."""
+    layers = dict(owner.named_modules())
+    for name, layer in network.named_modules():
+        for key, weight in list(vars(layer).items()):
+            if name in layers and isinstance(weight, jt.Var):
+                setattr(layer, key, getattr(layers[name], key).stop_grad())
+                layer._frozen = layer._lent = True
+
+
+def own_weights(network: nn.Module) -> dict[str, jt.Var]:
+    """The weights and buffers of a network by name, but for those that another has lent it."""
+    lent = {name for name, module in network.named_modules() if getattr(module, "_lent", False)}
+    return {name: var for name, var in network.state_dict().items() if name.rpartition(".")[0] not in lent}

@@ -10,7 +10,6 @@ Read are that, and the spellings that diffusers and peft have had: `unet.<layer>
 `lora.up`, `….processor.to_q_lora.down.weight`, `text_encoder.<layer>.lora_linear_layer.down.weight`; their scale is in the metadata.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -21,7 +20,8 @@ import jittor as jt
 import numpy as np
 
 from models.networks.lora import Adapter
-from utils.checkpoint import as_array, read_metadata, read_weights, write_safetensors
+from models.networks.pretrained import fingerprint
+from utils.checkpoint import read_metadata, read_weights, write_safetensors
 from utils.errors import UserError
 
 # How the names of a network's layers begin; what is written, first
@@ -110,8 +110,6 @@ def stored_alpha(metadata: dict[str, str], network: str, layer: str) -> float | 
 
 
 def base(network: jt.Module, adapter: Adapter) -> str:
-    """What the weights are known by that an adapter is added to: the same for a run and for its small version in float16."""
-    digest, layers = hashlib.sha256(), layers_of(network)
-    for layer in sorted(adapter):
-        digest.update(layer.encode() + np.ascontiguousarray(as_array(layers[layer]).astype(np.float16)).data)
-    return digest.hexdigest()[:16]
+    """Fingerprint of the weights that an adapter is added to."""
+    layers = layers_of(network)
+    return fingerprint({layer: layers[layer] for layer in adapter})

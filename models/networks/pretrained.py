@@ -1,18 +1,20 @@
 """Networks on disk, a folder each as diffusers has it: `config.json` and `diffusion_pytorch_model.safetensors`."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
 
-from utils.checkpoint import load_frozen, load_strict, module_arrays, read_metadata, read_weights, write_json, write_safetensors
+from models.networks.layers import own_weights
+from utils.checkpoint import as_array, load_strict, load_vars, module_arrays, read_metadata, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -52,6 +54,14 @@ def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Pat
     shutil.rmtree(beside)
 
 
+def fingerprint(weights: Mapping[str, jt.Var]) -> str:
+    """What weights are known by: the same for a run and for its small version in float16."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + np.ascontiguousarray(as_array(weights[name]).astype(np.float16)).data)
+    return digest.hexdigest()[:16]
+
+
 def exported_step(folder: Path) -> int | None:
     """The step of training that a network's folder was written after, or None."""
     try:
@@ -60,8 +70,9 @@ def exported_step(folder: Path) -> int | None:
         return None
 
 
-def load_network(network_class: type, config_class: type, folder: Path) -> jt.Module:
-    """The network that `save_network` wrote. Raises UserError where the folder or a weight is missing, damaged or not finite."""
+def load_network(network_class: Callable[..., jt.Module], config_class: type, folder: Path) -> jt.Module:
+    """The network that `save_network` wrote, network_class(config). Raises UserError where the folder or a weight is missing, damaged or
+    not finite."""
     path = folder / "config.json"
     try:
         stored = json.loads(path.read_text())
@@ -69,7 +80,7 @@ def load_network(network_class: type, config_class: type, folder: Path) -> jt.Mo
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names}
         network = network_class(config_class(**values))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path} is missing: no trained {network_class.__name__} there. Train it with MainTrain.py first.") from error
+        raise UserError(f"{path} is missing: no trained network there. Train it with MainTrain.py first.") from error
     except Exception as error:  # any value may be of another kind than it should
         raise UserError(f"{path} is damaged ({error}): copy it again, or train again with --restart") from error
     weights = read_weights(folder)
@@ -78,7 +89,9 @@ def load_network(network_class: type, config_class: type, folder: Path) -> jt.Mo
         raise UserError(
             f"{folder} holds weights that are not finite ({', '.join(wrong[:3])} ...): its training has diverged, or it is damaged"
         )
-    load_frozen(network, weights, folder)
+    load_vars(own_weights(network), weights, folder, type(network).__name__)
+    for parameter in network.parameters():
+        parameter.stop_grad()
     return network
 
 

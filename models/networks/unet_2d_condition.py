@@ -78,18 +78,14 @@ def transformer(config: UNet2DConditionConfig, channels: int, heads: int) -> Tra
     return Transformer2DModel(channels, heads, config.cross_attention_dim, config.norm_num_groups, config.use_linear_projection)
 
 
-class UNet2DConditionModel(nn.Module):
-    """Noisy latents [B, 4 (+ extra), h, w] and timesteps [B] → prediction [B, 4, h, w].
-
-    h and w are multiples of 2^(levels − 1).
-    """
+class UNetEncoder(nn.Module):
+    """The way down and the middle, which the UNet and a ControlNet have alike. h and w are multiples of 2^(levels − 1)."""
 
     def __init__(self, config: UNet2DConditionConfig):
         super().__init__()
         self._config = config
         channels = config.block_out_channels
         temb_channels = 4 * channels[0]
-        last = len(channels) - 1
 
         self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], temb_channels)
@@ -97,20 +93,59 @@ class UNet2DConditionModel(nn.Module):
             self.class_embedding = TimestepEmbedding(config.projection_class_embeddings_input_dim, temb_channels)
 
         self.down_blocks = nn.ModuleList()
-        skips = [channels[0]]  # channels of what the way up will concatenate
+        self._skips = [channels[0]]  # channels of what the way up will concatenate
         for i, (width, kind) in enumerate(zip(channels, config.down_block_types, strict=True)):
             widths = [(channels[max(i - 1, 0)] if j == 0 else width, width) for j in range(config.layers_per_block)]
             level = Level(config, widths, config.heads[i] if kind.startswith("CrossAttn") else None, temb_channels)
-            skips += [width] * config.layers_per_block
-            if i < last:
+            self._skips += [width] * config.layers_per_block
+            if i < len(channels) - 1:
                 level.downsamplers = nn.ModuleList([Downsample2D(width)])
-                skips.append(width)
+                self._skips.append(width)
             self.down_blocks.append(level)
 
         self.mid_block = MidBlock(config, temb_channels)
 
+    @property
+    def config(self) -> UNet2DConditionConfig:
+        return self._config
+
+    def embed(self, timestep: np.ndarray, class_labels: jt.Var | None) -> jt.Var:
+        """Timesteps [B] and the vectors that join them [B, S] → the embedding [B, 4·C_0] that every residual block takes."""
+        temb = self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0]))
+        return temb if class_labels is None else temb + self.class_embedding(class_labels)
+
+    def down(
+        self, sample: jt.Var, temb: jt.Var, context: jt.Var, level_features: list[jt.Var | None] | None = None
+    ) -> tuple[jt.Var, list[jt.Var]]:
+        """Noisy latents [B, C_in, h, w] → the coarsest features [B, C_n, h/2^n, w/2^n], and the skips that `up` takes, finest first."""
+        x = self.conv_in(sample)  # [B, C_0, h, w]
+        skips = []
+        for i, level in enumerate(self.down_blocks):
+            if level_features is not None and level_features[i] is not None:
+                x = x + level_features[i]
+            skips.append(x)
+            for j in range(len(level.resnets)):
+                x = level.layer(j, x, temb, context)  # [B, C_i, h/2^i, w/2^i]
+                skips.append(x)
+            if i < len(self.down_blocks) - 1:
+                x = recomputed(level.downsamplers[0], x)
+        return x, skips
+
+    def middle(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
+        """The coarsest features [B, C_n, h/2^n, w/2^n], once more."""
+        return self.mid_block(x, temb, context)
+
+
+class UNet2DConditionModel(UNetEncoder):
+    """Noisy latents [B, 4 (+ extra), h, w] and timesteps [B] → prediction [B, 4, h, w]."""
+
+    def __init__(self, config: UNet2DConditionConfig):
+        super().__init__(config)
+        channels, temb_channels = config.block_out_channels, 4 * config.block_out_channels[0]
+        last = len(channels) - 1
+
         self.up_blocks = nn.ModuleList()
-        previous = channels[-1]
+        skips, previous = list(self._skips), channels[-1]
         for i, (width, kind) in enumerate(zip(channels[::-1], config.up_block_types, strict=True)):
             widths = []
             for _ in range(config.layers_per_block + 1):
@@ -125,10 +160,6 @@ class UNet2DConditionModel(nn.Module):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps, silu=True)
         self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
-    @property
-    def config(self) -> UNet2DConditionConfig:
-        return self._config
-
     def execute(
         self,
         sample: jt.Var,  # [B, C_in, h, w]
@@ -140,32 +171,6 @@ class UNet2DConditionModel(nn.Module):
         temb, context = self.embed(timestep, class_labels), encoder_hidden_states
         x, skips = self.down(sample, temb, context, level_features)
         return self.up(self.middle(x, temb, context), skips, temb, context)
-
-    def embed(self, timestep: np.ndarray, class_labels: jt.Var | None) -> jt.Var:
-        """Timesteps [B] and the vectors that join them [B, S] → the embedding [B, 4·C_0] that every residual block takes."""
-        temb = self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0]))
-        return temb if class_labels is None else temb + self.class_embedding(class_labels)
-
-    def down(
-        self, sample: jt.Var, temb: jt.Var, context: jt.Var, level_features: list[jt.Var] | None = None
-    ) -> tuple[jt.Var, list[jt.Var]]:
-        """Noisy latents [B, C_in, h, w] → the coarsest features [B, C_n, h/2^n, w/2^n], and the skips that `up` takes, finest first."""
-        x = self.conv_in(sample)  # [B, C_0, h, w]
-        skips = []
-        for i, level in enumerate(self.down_blocks):
-            if level_features is not None:
-                x = x + level_features[i]
-            skips.append(x)
-            for j in range(len(level.resnets)):
-                x = level.layer(j, x, temb, context)  # [B, C_i, h/2^i, w/2^i]
-                skips.append(x)
-            if i < len(self.down_blocks) - 1:
-                x = recomputed(level.downsamplers[0], x)
-        return x, skips
-
-    def middle(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
-        """The coarsest features [B, C_n, h/2^n, w/2^n], once more."""
-        return self.mid_block(x, temb, context)
 
     def up(self, x: jt.Var, skips: list[jt.Var], temb: jt.Var, context: jt.Var) -> jt.Var:
         """The coarsest features and the skips of `down` → prediction [B, C_out, h, w], float32."""

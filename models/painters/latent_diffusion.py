@@ -15,6 +15,7 @@ from models.diffusion.samplers import SAMPLERS, sampling_timesteps, seeded_noise
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.clip import CLIPTextConfig
 from models.networks.conditioner import ENCODERS, LEFT_OUT, Conditioner, ConditionerConfig, denoise
+from models.networks.controlnet import ControlNetModel, controlled, load_control
 from models.networks.lora import merge, unmerge
 from models.networks.lora_files import read_adapter
 from models.networks.pretrained import load_network, load_networks
@@ -46,6 +47,7 @@ class PaintingOptions:
     guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
+    control_weight: float = option(1.0, "of what stage control has learnt, where the run has that; 0 for without", least=0)
     lora: tuple[str, ...] = option((), "adapters of low rank: FILE or FILE:WEIGHT each")
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
 
@@ -79,8 +81,9 @@ class LatentDiffusion:
     unet: UNet2DConditionModel
     conditioner: Conditioner
     words: Words | None = None  # what reads captions, in a run that was trained with words
-    adapted: tuple[str, ...] = ()  # the adapters that are merged into the UNet
-    before: dict[str, np.ndarray] = field(default_factory=dict)  # its weights without them
+    control: ControlNetModel | None = None
+    adapted: tuple[str, ...] = ()  # the adapters that are merged into the UNet, and into what reads captions
+    before: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # by network, its weights without them
 
     @classmethod
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
@@ -92,7 +95,11 @@ class LatentDiffusion:
         vae = load_network(AutoencoderKL, AutoencoderKLConfig, decoder_folder(run.folder))
         if vae.config.scaling_factor is None:
             raise UserError(f"{run.folder / 'vae'} has been trained anew, and the UNet not yet: go on with MainTrain.py")
-        return cls.of(run.options["unet"], vae, weights)
+        if not (weights / "control" / "config.json").is_file():
+            return cls.of(run.options["unet"], vae, weights)
+        painter = cls.of(run.options["unet"], vae, run.folder)  # which the ControlNet has been trained beside, that of `best` too
+        painter.control = load_control(weights / "control", painter.unet)
+        return painter
 
     @classmethod
     def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path) -> "LatentDiffusion":
@@ -139,13 +146,18 @@ class LatentDiffusion:
             return np.concatenate([to_image(self.decode(latent, options.tile)) for latent in x.split(1)])
 
     def adapt(self, options: PaintingOptions) -> None:
-        """Has the UNet's weights hold the adapters that are asked for, and no others. Raises UserError where one does not fit."""
+        """Has the networks hold the adapters that are asked for, and no others; a ControlNet of low rank has the UNet's weights. Raises
+        UserError where one does not fit."""
         if options.lora == self.adapted:
             return
-        unmerge(self.unet, self.before)
+        networks = {"unet": self.unet} | ({"text_encoder": self.words.encoder} if self.words else {})
+        for name, weights in self.before.items():
+            unmerge(networks[name], weights)
         self.adapted, self.before = (), {}
-        adapters = [(read_adapter(path, {"unet": self.unet})["unet"], weight) for path, weight in options.adapters]
-        self.before, self.adapted = merge(self.unet, adapters), options.lora
+        adapters = [(read_adapter(path, networks), weight) for path, weight in options.adapters]
+        for name, network in networks.items():
+            self.before[name] = merge(network, [(parts[name], weight) for parts, weight in adapters if name in parts])
+        self.adapted = options.lora
 
     def latents_of(self, photos: np.ndarray) -> np.ndarray:
         """The scaled latents [B, 4, h, w] of photos uint8 [B, H, W, 3]."""
@@ -185,17 +197,15 @@ class LatentDiffusion:
                 scales.pop("words")
         scales = {name: scale for name, scale in scales.items() if name in told and name in options.told}
         guided, plain = guidance_branches(scales), guidance_branches(dict.fromkeys(scales, 1.0))
-        given = [
-            (branches, self.conditioner(side_by_side([kept(told, untold, branch.kept) for branch in branches])))
-            for branches in (plain, guided)
-        ]
+        given = [(branches, side_by_side([kept(told, untold, branch.kept) for branch in branches])) for branches in (plain, guided)]
+        given = [(branches, self.conditioner(arrays), self.predictor(arrays, options.control_weight)) for branches, arrays in given]
 
         def model(x: jt.Var, t: int) -> jt.Var:
             level = (t + 1) / schedule.num_train_timesteps
-            branches, conditions = given[options.guidance_low < level <= options.guidance_high]
+            branches, conditions, predictor = given[options.guidance_low < level <= options.guidance_high]
             timestep = np.full(len(branches) * len(seeds), t)
             inputs = jt.concat([x] * len(branches))
-            outputs = denoise(self.unet, inputs, timestep, conditions, schedule, self.options.prediction_type)
+            outputs = denoise(predictor, inputs, timestep, conditions, schedule, self.options.prediction_type)
             return guide(branches, outputs, options.guidance_rescale)
 
         width, height = (side // self.vae.config.downscale for side in self.size)
@@ -208,6 +218,12 @@ class LatentDiffusion:
             if each_step:
                 each_step(step, len(timesteps), as_array(denoiser.clean))
         return x
+
+    def predictor(self, given: dict[str, dict[str, np.ndarray]], control_weight: float) -> Callable[..., jt.Var]:
+        """The UNet, with what a ControlNet adds for the masks that a conditioner is given."""
+        if self.control is None or not control_weight:
+            return self.unet
+        return controlled(self.unet, self.control, self.control.hint(given["mask"]["mask"]), control_weight)
 
     def decode(self, latent: jt.Var, tile: int) -> np.ndarray:
         """One picture [1, 3, H, W], nominally −1..1."""

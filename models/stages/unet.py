@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from models.stages.latents import Latents, bring_to_scale, cache_latents
 from models.stages.seen_estimates import SeenEstimates
 from models.training.learner import Learner
 from models.training.options import StageOptions
+from models.training.run import read_json
 from utils import parallel
-from utils.options import option
+from utils.options import from_stored, option
 
 PREVIEW = PaintingOptions(steps=20)
 STATISTICS = 2000  # pictures that the linear start is measured on, at most
@@ -140,6 +141,21 @@ class UNetOptions(StageOptions):
         return faults
 
 
+def options_beside(run: Path, options: StageOptions) -> UNetOptions:
+    """The UNet's options of a run, with those that every stage has taken from `options`: of a stage that trains something beside it."""
+    own = {each.name: getattr(options, each.name) for each in fields(StageOptions)}
+    return replace(from_stored(UNetOptions(), read_json(run)["stages"].get("unet", {})), **own)
+
+
+def size_faults(stage: str, options: StageOptions, unet: StageOptions) -> list[str]:
+    """Where such a stage is of another size than the UNet."""
+    return [
+        f"--{stage}_{side} {getattr(options, side)}, but the UNet's is {getattr(unet, side)}: give that"
+        for side in ("width", "height")
+        if getattr(options, side) != getattr(unet, side)
+    ]
+
+
 class LatentPairs:
     """Latents, masks and references of photos, and everything random in a training example. A photo is its own reference."""
 
@@ -248,7 +264,7 @@ class UNetStage:
             self.seen = SeenEstimates(self.vae, self.schedule, self.options.prediction_type, self.name)
         told = self.read_captions(train, validation) if self.options.words else None
         training_set = LatentPairs(train, latents, scale, self.options, told, training=True)
-        if self.options.linear_start and not self.conditioner.linear_start.is_measured():
+        if self.options.linear_start and "unet" in self.learners and not self.conditioner.linear_start.is_measured():
             self.conditioner.linear_start.measure(training_set.for_statistics)
             self.learners["unet"].restart_average("conditioner")
         return training_set, LatentPairs(validation, val_latents, scale, self.options, told, training=False)
@@ -266,7 +282,8 @@ class UNetStage:
         return as_tokens(self.words, captions)
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
-        return self.learners["unet"].step(partial(self.losses, step=step), batches, step)
+        (learner,) = self.learners.values()
+        return learner.step(partial(self.losses, step=step), batches, step)
 
     def losses(self, batch: dict[str, np.ndarray], step: int = 0) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023), and
@@ -342,5 +359,7 @@ class UNetStage:
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`. The reference of a picture is the next one's photo; its words are its own."""
-        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner, self.words)
-        return (described_rows if self.options.words == 2 else preview_rows)(painter, pairs, PREVIEW)
+        return (described_rows if self.options.words == 2 else preview_rows)(self.painter(), pairs, PREVIEW)
+
+    def painter(self) -> LatentDiffusion:
+        return LatentDiffusion(self.options, self.vae, self.unet, self.conditioner, self.words)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from models.networks.layers import compute_dtype
+from models.networks.layers import compute_dtype, own_weights
 from models.networks.pretrained import initialise
 from models.networks.recompute import recomputing
 from utils import parallel
@@ -95,8 +95,9 @@ class Learner:
             yield
 
     def to_export(self, name: str) -> dict[str, jt.Var]:
-        """All weights of a network as they are to be used: averages where there are some. The Vars themselves, not copies."""
-        return self.networks[name].state_dict() | (self.averages[name].averages if name in self.averages else {})
+        """All weights of a network as they are to be used, but for lent ones: averages where there are some. The Vars themselves, not
+        copies."""
+        return own_weights(self.networks[name]) | (self.averages[name].averages if name in self.averages else {})
 
     def state(self) -> dict[str, jt.Var | np.ndarray]:
         """Weights, averages and optimizer. The Vars themselves, not copies."""

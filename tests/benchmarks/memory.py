@@ -46,7 +46,7 @@ from models.painters.latent_diffusion import LatentDiffusion
 from models.systems import SYSTEMS
 from models.training.options import StageOptions
 from models.training.progress import VALIDATION_BATCH, export, validate
-from models.training.run import Run
+from models.training.run import Run, write_run
 from utils.checkpoint import module_arrays
 
 PAINTING = {name: system for name, system in SYSTEMS.items() if system.painter}
@@ -104,6 +104,10 @@ def training(stage_class: type, options: dict[str, StageOptions], recompute: boo
     if stage_class.builds_on:  # then it begins with an autoencoder that is trained
         vae = AutoencoderKL(options["vae"].network)
         save_network(vae, module_arrays(vae), folder / "vae")
+        if "unet" in stage_class.builds_on:  # and what says what the UNet's options are
+            for name, network in networks_of(options["unet"], vae).items():
+                save_network(network, module_arrays(network), folder / name)
+            write_run(Run(folder, "diffusion", "small", options))
         del vae
         jt.gc()
     meter = Meter()
@@ -130,6 +134,10 @@ def training(stage_class: type, options: dict[str, StageOptions], recompute: boo
     return meter.found | {"seconds": seconds}
 
 
+def networks_of(unet: StageOptions, vae: AutoencoderKL) -> dict[str, jt.Module]:
+    return {"unet": UNet2DConditionModel(unet.network(vae.config)), "conditioner": Conditioner(unet.conditioner(vae.config))}
+
+
 def painting(args: argparse.Namespace, options: dict[str, StageOptions], folder: Path) -> dict[str, float]:
     pairs = check_training_pairs(folder / "data")[: args.batch_size]
     masks, photos = (
@@ -145,7 +153,7 @@ def painting(args: argparse.Namespace, options: dict[str, StageOptions], folder:
         own, chosen = options["unet"], {"steps": 2, "tile": args.tile}
         vae = AutoencoderKL(options["vae"].network)
         vae.config.scaling_factor = 1.0
-        painter = LatentDiffusion(own, vae, UNet2DConditionModel(own.network(vae.config)), Conditioner(own.conditioner(vae.config)))
+        painter = LatentDiffusion(own, vae, **networks_of(own, vae))
     else:
         painter, chosen = system.painter.load(Run(folder, args.system, args.preset, options), folder), {}
     meter.rest()
@@ -199,7 +207,7 @@ def main() -> None:
                 cells += [f"{np.linalg.norm(a - b) / np.linalg.norm(a):.1e}"]
             else:
                 cells += [f"{recomputed['tensors']:.2f} GB", "", ""]
-            cells += [f"{recomputed['encoding']:.2f} GB" if stage == "unet" else "", f"{recomputed['validating']:.2f} GB"]
+            cells += [f"{recomputed['encoding']:.2f} GB" if stage in ("unet", "control") else "", f"{recomputed['validating']:.2f} GB"]
             print(f"| {' | '.join(cells)} |", flush=True)
         if "painting" in measured_ones:
             found = measured("painting", False)

@@ -5,9 +5,9 @@ Twice, once in each environment, since PyTorch and Jittor are not installed in o
     python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz --export     # with Jittor: writes values.npz
     python tests/golden/check_with_diffusers.py checkpoints/<run> values.npz              # with PyTorch and diffusers: compares
 
-The autoencoder in <run>/vae and the UNet in <run>/unet (either may be absent) run on random inputs, the UNet also with an adapter of low
-rank (--lora FILE in both commands). Printed is the largest error of each output, in shares of its largest value. The exit status is 1 where
-one is above 1e-4, or where diffusers misses or does not know a weight.
+The autoencoder in <run>/vae, the UNet in <run>/unet and a ControlNet in its full form in <run>/control (any may be absent) run on random
+inputs, the UNet also with an adapter of low rank (--lora FILE in both commands). Printed is the largest error of each output, in shares of
+its largest value. The exit status is 1 where one is above 1e-4, or where diffusers misses or does not know a weight.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def inputs(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    for name in ("vae", "unet"):
+    for name in ("vae", "unet", "control"):
         path = folder / name / "config.json"
         if not path.exists():
             continue
@@ -43,8 +43,11 @@ def inputs(folder: Path) -> dict[str, dict[str, np.ndarray]]:
             }
             if config["class_embed_type"]:
                 arguments[name]["class_labels"] = normal(2, config["projection_class_embeddings_input_dim"])
+        if name == "control":
+            times = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
+            arguments[name]["mask"] = rng.integers(0, config["conditioning_channels"], (2, 2 * cell * times, 4 * cell * times), np.uint8)
     if not arguments:
-        sys.exit(f"{folder} holds neither vae/config.json nor unet/config.json")
+        sys.exit(f"{folder} holds none of vae/config.json, unet/config.json and control/config.json")
     return arguments
 
 
@@ -57,6 +60,7 @@ def ours(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
     import jittor as jt
 
     from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+    from models.networks.controlnet import ControlNetConfig, ControlNetModel
     from models.networks.lora import merge
     from models.networks.lora_files import read_adapter
     from models.networks.pretrained import load_network
@@ -69,6 +73,10 @@ def ours(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
             vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / name)
             outputs["vae mean"], outputs["vae logvar"] = vae.posterior(arguments["x"])
             outputs["vae decoded"] = vae.reconstruct(arguments["z"])
+        elif name == "control":
+            control = load_network(ControlNetModel, ControlNetConfig, folder / name)
+            skips, outputs["control middle"] = control(timestep=TIMESTEPS, hint=control.hint(arguments.pop("mask").numpy()), **arguments)
+            outputs |= {f"control skip {i}": skip for i, skip in enumerate(skips)}
         else:
             unet = load_network(UNet2DConditionModel, UNet2DConditionConfig, folder / name)
             outputs["unet"] = unet(timestep=TIMESTEPS, **arguments)
@@ -81,12 +89,12 @@ def ours(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
 def theirs(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
     """Outputs of diffusers' networks by name. Exits where a weight is missing or unexpected."""
     import torch
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
-    outputs = {}
+    outputs, classes = {}, {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "control": ControlNetModel}
     for name, arguments in inputs(folder).items():
         arguments = {key: torch.from_numpy(array) for key, array in arguments.items()}
-        model, info = (AutoencoderKL if name == "vae" else UNet2DConditionModel).from_pretrained(folder / name, output_loading_info=True)
+        model, info = classes[name].from_pretrained(folder / name, output_loading_info=True)
         faults = {kind: keys for kind, keys in info.items() if keys}
         if faults:
             sys.exit(f"diffusers on {folder / name}: {faults}")
@@ -95,6 +103,11 @@ def theirs(folder: Path, lora: Path | None) -> dict[str, np.ndarray]:
                 posterior = model.encode(arguments["x"]).latent_dist
                 outputs["vae mean"], outputs["vae logvar"] = posterior.mean, posterior.logvar
                 outputs["vae decoded"] = model.decode(arguments["z"]).sample
+            elif name == "control":
+                hint = (arguments.pop("mask")[:, None] == torch.arange(model.config.conditioning_channels).reshape(1, -1, 1, 1)).float()
+                told = {"timestep": torch.from_numpy(TIMESTEPS), "controlnet_cond": hint, "return_dict": False}
+                skips, outputs["control middle"] = model(**told, **arguments)
+                outputs |= {f"control skip {i}": skip for i, skip in enumerate(skips)}
             else:
                 outputs["unet"] = model(timestep=torch.from_numpy(TIMESTEPS), **arguments).sample
                 if lora:

@@ -8,6 +8,9 @@ layers and rank are there too, its weights are those that `weights` draws for `<
     lora [2, 4, 8, 12]             what the UNet computes with the adapter
     lora/gradients [P, 2]          networks.gradient_summary, of the adapter's weights alone
     merged/<layer>                 the weight that the layer has once the adapter is merged into it, of a linear map and of a convolution
+    control/skip/<n>, control/middle    of the first picture [C, h, w], what a ControlNet beside that UNet gives for networks.control_mask
+    control [2, 4, 8, 12]          what the UNet computes with it
+    control/gradients [P, 2]       of the ControlNet's weights
 
 The two files hold the adapter as diffusers writes it, and as its conversion to kohya's spelling has it, with alpha.
 """
@@ -17,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
 from export_networks import set_weights, tensors
-from networks import LORA, LORA_LAYERS, TIMESTEPS, UNETS, gradient_summary, normal, unet_inputs, weights
+from networks import CONTROL, LORA, LORA_LAYERS, TIMESTEPS, UNETS, control_mask, gradient_summary, normal, unet_inputs, weights
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -64,8 +67,23 @@ def export_lora() -> dict[str, np.ndarray]:
     return arrays
 
 
+def export_control() -> dict[str, np.ndarray]:
+    unet, inputs, steps = set_weights(UNet2DConditionModel(**UNETS["ours"])), tensors(unet_inputs("ours")), torch.from_numpy(TIMESTEPS)
+    of_unet = {name: value for name, value in UNETS["ours"].items() if name != "up_block_types"}
+    control = set_weights(ControlNetModel(**of_unet, **CONTROL))
+    hint = torch.from_numpy(control_mask()[:, None] == np.arange(29).reshape(1, -1, 1, 1)).double()
+    skips, middle = control(timestep=steps, controlnet_cond=hint, return_dict=False, **inputs)
+    output = unet(timestep=steps, down_block_additional_residuals=skips, mid_block_additional_residual=middle, **inputs).sample
+    (output * torch.from_numpy(normal("control", *output.shape))).sum().backward()
+    gradients = {name: parameter.grad.numpy() for name, parameter in control.named_parameters()}
+    arrays = {"control": output, "control/middle": middle[0], **{f"control/skip/{i}": skip[0] for i, skip in enumerate(skips)}}
+    return {name: array.detach().numpy().astype(np.float32) for name, array in arrays.items()} | {
+        "control/gradients": gradient_summary(gradients)
+    }
+
+
 def main():
-    np.savez_compressed(GOLDEN / "adapters.npz", **export_lora())
+    np.savez_compressed(GOLDEN / "adapters.npz", **export_lora(), **export_control())
 
 
 if __name__ == "__main__":

@@ -152,3 +152,10 @@ LORA_LAYERS = (
     "down_blocks.0.downsamplers.0.conv",  # one with a stride
 )
 LORA = {"rank": 2, "alpha": 3.0}
+CONTROL = {"conditioning_channels": 29, "conditioning_embedding_out_channels": (8, 8, 16)}  # beside the UNet "ours"
+
+
+def control_mask() -> np.ndarray:
+    """uint8 [2, 32, 48], four times the size of the UNet's inputs; in some places no class is told."""
+    mask = np.random.RandomState(5).choice([0, 3, 11, 28, 255], (2, 8, 12)).astype(np.uint8)
+    return mask.repeat(4, 1).repeat(4, 2)

@@ -9,6 +9,7 @@ import pytest
 from models.networks.layers import autocast
 from models.networks.lora import adapt, adapter_of, merge, unmerge
 from models.networks.lora_files import read_adapter, write_adapter
+from models.networks.text_encoder import small_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.learner import kept
 from tests.golden.networks import LORA, LORA_LAYERS, TIMESTEPS, UNETS, gradient_summary, normal, weights
@@ -80,6 +81,22 @@ def test_ours_go_round_and_say_their_base(tmp_path):
     with pytest.raises(UserError, match=r"ours\.safetensors .*it was trained on other weights of unet"):
         read_adapter(tmp_path / "ours.safetensors", {"unet": plain})
     assert read_metadata(tmp_path / "ours.safetensors")["step"] == "7"
+
+
+def test_a_text_encoder_is_adapted_too(tmp_path):
+    networks = {"unet": tiny_unet("ours")[0], "text_encoder": small_text_encoder(300, 16, 1, 2)}
+    for network in networks.values():
+        adapt(network, rank=2)
+    adapters = {name: adapter_of(network) for name, network in networks.items()}
+    projections = [f"text_model.encoder.layers.0.self_attn.{name}_proj" for name in ("k", "out", "q", "v")]
+    assert sorted(adapters["text_encoder"]) == projections
+    write_adapter(tmp_path / "both.safetensors", adapters, networks, {})
+    names = {name.partition(".")[0] for name in read_weights(tmp_path / "both.safetensors") if name.startswith("lora_te_")}
+    assert sorted(names) == [f"lora_te_{name.replace('.', '_')}" for name in projections]
+    again = read_adapter(tmp_path / "both.safetensors", networks)
+    assert {name: adapter.keys() for name, adapter in again.items()} == {name: adapter.keys() for name, adapter in adapters.items()}
+    with pytest.raises(UserError, match=r"these do not fit: lora_te_text_model_encoder_layers_0_self_attn_k_proj\.alpha"):
+        read_adapter(tmp_path / "both.safetensors", {"unet": networks["unet"]})
 
 
 def test_several_are_added_by_their_weights():

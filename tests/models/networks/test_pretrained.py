@@ -168,7 +168,7 @@ def test_a_damaged_folder_is_said_in_a_sentence(tmp_path, name, damage, words):
 def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "unet", tmp_path / "file"):
-        with pytest.raises(UserError, match="is missing: no trained Conditioner"):
+        with pytest.raises(UserError, match="is missing: no trained network"):
             load_network(Conditioner, ConditionerConfig, folder)
 
 
