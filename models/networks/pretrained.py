@@ -18,6 +18,7 @@ from utils.checkpoint import as_array, load_strict, load_vars, module_arrays, re
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+LARGEST = 1 << 16  # number in a configuration: of channels, layers, words
 ATTEMPTS = 10  # to read networks that are just being written, a second apart
 
 
@@ -78,6 +79,9 @@ def load_network(network_class: Callable[..., jt.Module], config_class: type, fo
         stored = json.loads(path.read_text())
         names = {field.name for field in fields(config_class) if field.init}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names}
+        for name, value in values.items():
+            if any(isinstance(one, int) and one > LARGEST for one in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"{name} is {value}, which would take all memory")
         network = network_class(config_class(**values))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is missing: no trained network there. Train it with MainTrain.py first.") from error

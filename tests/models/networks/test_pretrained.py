@@ -146,11 +146,16 @@ def wrong_type(path):
     path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": "two"'))
 
 
+def a_bomb(path):
+    path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": 10000000'))
+
+
 @pytest.mark.parametrize("name, damage, words", [
     ("config.json", remove, "is missing"),
     ("config.json", cut, "is damaged"),
     ("config.json", other_content, "is damaged"),
     ("config.json", wrong_type, "is damaged"),
+    ("config.json", a_bomb, "is damaged .*patch_size is 10000000"),
     ("config.json", another_width, "reference_encoder.patch_embed.weight"),
     (WEIGHTS, remove, "holds no weights"),
     (WEIGHTS, cut, WEIGHTS),

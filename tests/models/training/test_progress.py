@@ -47,6 +47,16 @@ def test_an_even_spread_is_validated_on_in_batches_of_more_than_one(size):
     assert found["mean"] == pytest.approx(numbers.mean())
 
 
+def test_a_stop_ends_a_validation_with_its_batch():
+    seen, stop = [], Stop()
+
+    def metrics(batch):
+        stop.signal = 15 if len(seen) == 3 else None
+        return {"mean": 0.0}
+
+    assert validate(stage(seen, metrics), Numbers(1000), 0, stop) == {} and len(seen) == 3
+
+
 def test_the_chance_of_an_example_is_always_the_same():
     first, second = [], []
     validate(stage(first, lambda batch: {}), Numbers(20), seed=3)
