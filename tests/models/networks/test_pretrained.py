@@ -155,7 +155,7 @@ def a_bomb(path):
     ("config.json", cut, "is damaged"),
     ("config.json", other_content, "is damaged"),
     ("config.json", wrong_type, "is damaged"),
-    ("config.json", a_bomb, "is damaged .*patch_size is 10000000"),
+    ("config.json", a_bomb, "patch_size is 10000000"),
     ("config.json", another_width, "reference_encoder.patch_embed.weight"),
     (WEIGHTS, remove, "holds no weights"),
     (WEIGHTS, cut, WEIGHTS),
