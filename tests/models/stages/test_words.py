@@ -10,11 +10,12 @@ import pytest
 
 from datasets.loader import stack
 from models.networks.layers import autocast
-from models.networks.pretrained import save_network
+from models.networks.pretrained import save_network, save_networks
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.stages.unet import UNetOptions, UNetStage
 from models.training.loop import resume, save
 from tests.models.networks.test_text_encoder import write_encoder, write_tokenizer
+from tests.models.stages.conftest import drawn_pairs
 from tests.models.stages.test_stages import untrained_autoencoder
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
@@ -124,6 +125,14 @@ def test_each_combination_of_conditions_paints(painter):
         assert np.abs(alone.astype(int) - pictures).max() <= 1
 
 
+def test_the_best_weights_are_read_with_the_tokens_of_their_run(stage, painter):
+    networks = stage.learners["unet"].networks
+    save_networks({name: (networks[name], networks[name].state_dict()) for name in networks}, stage.folder / "best", 8)
+    best = LatentDiffusion.of(WORDS, stage.vae, stage.folder / "best")
+    assert not (stage.folder / "best" / "tokenizer.json").exists()
+    assert best.words.tokenizer.to_str() == painter.words.tokenizer.to_str() and not np.array_equal(paint(best), paint(painter))
+
+
 def test_words_cost_an_evaluation_only_where_they_say_something(painter, monkeypatch):
     seen, unet = [], type(painter.unet)
     execute = unet.execute
@@ -154,6 +163,25 @@ def test_mixed_precision(stage, painter):
         assert abs(loss.item() - whole) < 0.05 * whole and any(gradient.numpy().any() for gradient in gradients)
         pictures = paint(painter)
     assert 0 < np.abs(pictures.astype(int) - paint(painter)).mean() < 8
+
+
+def test_captions_are_learnt(tmp_path):
+    """Of six pictures, two layouts in three styles each; the captions name both."""
+    scenes = [(layout, style) for layout in range(2) for style in range(3)]
+    places, times = ("a lake", "hills"), ("at dusk, in autumn colours", "at noon, summer greens", "in the morning, first snow")
+    captions = {f"{style}{layout}": (f"{places[layout]} {times[style]}",) for layout, style in scenes}
+    pairs = [replace(pair, captions=captions[pair.stem]) for pair in drawn_pairs(tmp_path / "data", scenes)]
+    stage = begun(tmp_path / "run", replace(WORDS, steps=200))
+    training_set, validation_set = stage.datasets(pairs, pairs)
+    for step in range(200):
+        stage.train_step([stack([training_set.example(i, np.random.default_rng((step, i))) for i in range(6)])], step)
+    sums = dict.fromkeys(("val_loss_no_reference", "val_loss_no_reference_other_words"), 0.0)
+    with jt.no_grad():
+        for seed in range(20):
+            found = stage.validate(stack([validation_set.example(i, np.random.default_rng((1000 + seed, i))) for i in range(6)]))
+            sums = {name: value + found[name].sum() for name, value in sums.items()}
+    right, other = sums.values()
+    assert other > 1.02 * right
 
 
 def test_a_published_text_encoder_is_read_once_and_stays_as_it_is(described, tmp_path, capsys, monkeypatch):
