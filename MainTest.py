@@ -26,7 +26,7 @@ from models.metrics import score as scoring
 from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
-from models.painters.pictures import SIZE, kept, pack, painted, usual_color, words_of
+from models.painters.pictures import SIZE, kept, note_seeds, pack, painted, usual_color, words_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
 from models.runs import find_judge, find_super_resolution, is_shipped, load_painter, trained_on
 from models.serving import page
@@ -35,7 +35,7 @@ from models.systems import SYSTEMS, painter_file, painting_system
 from models.training.run import newest_run
 from utils import parallel
 from utils.errors import UserError, or_exit, telling_of_memory
-from utils.image import COLOR_MATCHES, resize, write_jpeg
+from utils.image import COLOR_MATCHES, resize, write_picture
 from utils.options import add_arguments, argument_parser, faults, given
 from utils.signals import on_stop
 from utils.stop import Stop
@@ -106,7 +106,7 @@ def judge_of(args: argparse.Namespace) -> Judge | None:
 
 
 def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
-    return args.output_path / f"{pair.stem}.jpg"
+    return args.output_path / pair.file
 
 
 def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
@@ -130,7 +130,7 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperReso
         best = np.stack(candidates)[merits.argmax(axis=0), np.arange(len(pairs))]
     for pair, result in zip(pairs, best, strict=True):
         if pair in missing:
-            write_jpeg(picture_path(args, pair), result)
+            write_picture(picture_path(args, pair), result)
 
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
@@ -138,6 +138,7 @@ def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolutio
     if args.checkpoint is None and args.score:
         check_results(pairs, args.output_path, SIZE)  # says which are missing
     painter = load_painter(args.checkpoint, CHECKPOINTS)
+    note_seeds(pairs, args.output_path, args.seed)
     print(f"{len(pairs)} pictures with {args.checkpoint}, to {args.output_path}")
     batches = [pairs[first : first + args.batch_size] for first in range(0, len(pairs), args.batch_size)]
     own = batches[parallel.RANK :: parallel.SIZE]

@@ -29,7 +29,7 @@ from models.systems import DEFAULT, SYSTEMS, system_of
 from models.training.loop import train
 from models.training.options import StageOptions
 from models.training.rehearsal import rehearse
-from models.training.run import Run, begun_stages, choose_run, restart, stages_of, write_run
+from models.training.run import Run, begun_stages, choose_run, parts, restart, stages_of, write_run
 from utils import parallel
 from utils.errors import UserError, or_exit, telling_of_memory
 from utils.files import locked
@@ -75,8 +75,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on; exit status 0")
     run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
-    # A run's own text encoder can start from no other: its tokens are learnt from the run's captions
-    for network in (network for stage in system.stages for network in stage.networks if network != "text_encoder"):
+    # A run's own text encoder can start from no other, for its tokens are learnt from the run's captions; and a style is many networks
+    for network in (network for stage in system.stages for network in stage.networks if network not in ("text_encoder", "style")):
         run.add_argument(f"--init_{network}", type=Path, help=f"start network {network} from published weights (folder or file)")
     run.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products; weights stay float32 (default: %(default)s)")
     run.add_argument("--recompute", action="store_true", help="keep less for the gradient and compute it again: less memory, longer steps")
@@ -133,13 +133,13 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
     to_try = [name for name in stages if name not in begun]
     if len(to_try) > 1:
         rehearse(system, to_try, pairs, run)
-    for name in stages:
+    for name, part in ((stage, part) for stage in stages for part in parts(system.stage(stage), run)):
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
-        stage = system.stage(name)(run.options[name], run.folder)
+        stage = system.stage(name)(run.options[name], part.folder)
         for network, path in published_weights(args, system.stage(name)).items():
             if name not in begun:
                 next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
-        if not train(stage, pairs, run, system.following([name])[1:], args.workers, stop):
+        if not train(stage, pairs, part, system.following([name])[1:], args.workers, stop):
             return False
         del stage
         jt.gc()  # its memory is the next stage's

@@ -20,12 +20,17 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class TestPair:
-    """A picture to make: from `mask`, in the style of `reference`, showing what `caption` says, to be called `<stem>.jpg`."""
+    """A picture to make: from `mask`, in the style of `reference`, showing what `caption` says, to be called `file`."""
 
     stem: str
     mask: Path | None  # None, both, where words alone say what to paint (datasets/text_pairs.py)
     reference: Path | None
     caption: str = ""
+    ending: str = ".jpg"
+
+    @property
+    def file(self):
+        return f"{self.stem}{self.ending}"
 
 
 def find_test_pairs(input_path, img_path, pairs=None, output=None, truths=None, prompt="", prompts=""):
@@ -85,14 +90,14 @@ def find_photos(img_path):
 
 
 def check_results(pairs, folder, size=None, end="Nothing was scored."):
-    """Raises UserError naming every picture `folder`/<stem>.jpg of the pairs that is missing, damaged, or not of `size` where given.
+    """Raises UserError naming every picture of the pairs in `folder` that is missing, damaged, or not of `size` where given.
 
     end: the report's last sentence.
     """
     bad = []
 
     def check(pair):
-        path = Path(folder) / f"{pair.stem}.jpg"
+        path = Path(folder) / pair.file
         picture = attempt(open_picture, path, bad) if path.is_file() else bad.append(BadFile(path, "missing"))
         if picture is not None and size is not None and picture.size != size:
             bad.append(BadFile(path, "another size than {}x{}".format(*size), "{}x{}".format(*picture.size)))

@@ -17,6 +17,7 @@ from models.stages.ecgan import ECGANStage
 from models.stages.lggan import LGGANStage
 from models.stages.rcan import RCANStage
 from models.stages.segformer import SegformerStage
+from models.stages.style import StyleStage
 from models.stages.unet import UNetStage
 from models.stages.vae import VAEStage
 from models.training.run import System, read_json, run_of
@@ -70,9 +71,18 @@ TEXT = {
             **ALONE, width=256, height=256, channels=(256, 384, 512, 768), attention=(1, 0, 1, 0), cross_attention_dim=512,
             text_channels=512, text_layers=6, steps=101_000, batch_size=64, accumulate=2,
         ),
+        "style": StyleStage.Options(width=256, height=256),
     },
-    "small": {"vae": DIFFUSION["small"]["vae"], "unet": replace(DIFFUSION["small"]["unet"], **ALONE)},
-    "tiny": {"vae": DIFFUSION["tiny"]["vae"], "unet": replace(DIFFUSION["tiny"]["unet"], **ALONE, steps=400)},
+    "small": {
+        "vae": DIFFUSION["small"]["vae"],
+        "unet": replace(DIFFUSION["small"]["unet"], **ALONE),
+        "style": StyleStage.Options(width=256, height=192),
+    },
+    "tiny": {
+        "vae": DIFFUSION["tiny"]["vae"],
+        "unet": replace(DIFFUSION["tiny"]["unet"], **ALONE, steps=400),
+        "style": StyleStage.Options(**TINY, steps=300, batch_size=4, lr=2e-3, text_lr=1e-3),
+    },
 }  # fmt: skip
 
 JUDGE = {
@@ -121,7 +131,7 @@ SUPER_RESOLUTION = {
 
 SYSTEMS = {
     "diffusion": System((VAEStage, UNetStage, DecoderStage, ControlStage), LatentDiffusion, DIFFUSION, optional=("control",)),
-    "text": System((VAEStage, UNetStage), TextDiffusion, TEXT, check=check_described_pairs),
+    "text": System((VAEStage, UNetStage, StyleStage), TextDiffusion, TEXT, check=check_described_pairs, optional=("style",)),
     "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),
     "lggan": System((LGGANStage,), LGGANPainter, LGGAN),
     "judge": System((SegformerStage,), None, JUDGE),  # of the score's mask accuracy

@@ -21,6 +21,7 @@ OWN = {
         "channels": (16, 32), "attention": (0, 1), "heads": 2, "norm_groups": 4, "cross_attention_dim": 16, "mask_channels": (8, 8, 8),
     },
     "decoder": {"crop_width": 64, "crop_height": 64, "painted": 3},
+    "style": {"rank": 2},
     "control": {"hint_channels": (8, 8, 8, 16), "rank": 2},
     "lggan": {"channels": 8, "blocks": 2, "discriminator_channels": 8},
     "segformer": {},

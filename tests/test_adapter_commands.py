@@ -27,7 +27,7 @@ def test_control_is_trained_where_it_is_named_and_painted_with_where_it_is_there
     assert read_metadata(trained / "control" / WEIGHTS)["step"] == "6" and (trained / "best" / "control").is_dir()
     config = json.loads((trained / "control" / "config.json").read_text())
     assert (config["_class_name"], config["rank"]) == ("LowRankControlNet", 2)
-    without = tmp_path / "without"
+    without = tmp_path / "run"
     shutil.copytree(trained, without)
     shutil.rmtree(without / "control")
     painted = {}

@@ -157,6 +157,11 @@ def write_jpeg(path, image, quality=95):
     _write(path, jpeg(image, quality))
 
 
+def write_picture(path, image):
+    """Writes the picture uint8 [H, W, 3] as PNG where its name ends so, else as JPEG."""
+    (write_png if path.suffix == ".png" else write_jpeg)(path, image)
+
+
 def jpeg(image, quality=95):
     """What `write_jpeg` writes, as bytes."""
     return encode(image, "JPEG", quality=quality, subsampling=0)

@@ -1,7 +1,7 @@
 """AdamW with gradient accumulation, clipping and loss scaling."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jittor as jt
 import numpy as np
@@ -19,7 +19,7 @@ class AdamW:
 
     `named_parameters` are pairs of a name and a Var, as `module.named_parameters()` gives them; those whose gradient is
     stopped are left alone. Only weights of two and more dimensions decay, which leaves out biases and the scales of
-    normalisation layers. Weights and moments are float32.
+    normalisation layers. Weights and moments are float32. `factors` of the learning rate are given by how names begin; others have 1.
 
     `updates` counts the steps taken, `skipped` those left out because the gradient was not finite.
     """
@@ -30,11 +30,14 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        factors: Mapping[str, float] | None = None,
     ):
         self.parameters = {name: parameter for name, parameter in named_parameters if not parameter.is_stop_grad()}
         self.first = {name: jt.zeros(parameter.shape).stop_grad() for name, parameter in self.parameters.items()}
         self.second = {name: jt.zeros(parameter.shape).stop_grad() for name, parameter in self.parameters.items()}
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        matches = {name: [factor for start, factor in (factors or {}).items() if name.startswith(start)] for name in self.parameters}
+        self.factors = {name: found[0] if found else 1.0 for name, found in matches.items()}
         self.updates = self.skipped = 0
         self.scales_loss, self.loss_scale, self.steps_at_scale = False, 1.0, 0
 
@@ -73,11 +76,12 @@ class AdamW:
         self.updates += 1
         scale = min(1.0, max_norm / (norm + 1e-6)) / count
         beta1, beta2 = self.betas
-        rate = lr / (1.0 - beta1**self.updates)
         correction = 1.0 / math.sqrt(1.0 - beta2**self.updates)
         for (name, weight), gradient in zip(self.parameters.items(), gradients, strict=True):
             first, second = self.first[name], self.second[name]
-            decay = 1.0 - lr * self.weight_decay if weight.ndim >= 2 else 1.0
+            own = lr * self.factors[name]
+            rate = own / (1.0 - beta1**self.updates)
+            decay = 1.0 - own * self.weight_decay if weight.ndim >= 2 else 1.0
             gradient = gradient * scale
             first.update(first * beta1 + gradient * (1.0 - beta1)).stop_grad()
             second.update(second * beta2 + gradient * gradient * (1.0 - beta2)).stop_grad()

@@ -4,6 +4,7 @@ python3 -m datasets.prepare clean --input_path /data/landscape --output_path /da
 python3 -m datasets.prepare split --input_path /data/landscape --output_path /data/split    # a part held out, to be painted and scored
 python3 -m datasets.prepare sr --input_path /data/landscape --output_path /data/sr          # pairs of high and half resolution
 python3 -m datasets.prepare draw --output_path /data/drawn --train 2000 --test 64           # a set like the built-in one, of any size
+python3 -m datasets.prepare styles --output_path /data/styles --styles 28                   # drawn styles, a few pictures of each
 """
 
 import sys
@@ -13,6 +14,7 @@ from datasets.prepare.clean import write_report
 from datasets.prepare.split import write_split
 from datasets.prepare.super_resolution import write_resolutions
 from datasets.synthetic.write import write_dataset
+from datasets.synthetic.write_styles import write_styles
 from utils.errors import UserError, or_exit
 from utils.options import argument_parser
 
@@ -22,7 +24,7 @@ PROGRAM = "python3 -m datasets.prepare"
 def parse_arguments():
     parser = argument_parser(__doc__)
     parser.prog = PROGRAM
-    commands = parser.add_subparsers(dest="command", required=True, metavar="clean | split | sr | draw", prog=PROGRAM)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="clean | split | sr | draw | styles", prog=PROGRAM)
     clean = commands.add_parser("clean", allow_abbrev=False, help="list what is damaged, grey, framed or there twice, and wrong masks")
     split = commands.add_parser("split", allow_abbrev=False, help="divide a training set into one to train on and one to validate on")
     sr = commands.add_parser("sr", allow_abbrev=False, help="write photos in high and in half the resolution")
@@ -33,7 +35,8 @@ def parse_arguments():
         (sr, "photos: their folder, or the training set above it"),
     ):
         command.add_argument("--input_path", type=Path, required=True, help=text)
-    for command in (clean, split, sr, drawing):
+    styles = commands.add_parser("styles", allow_abbrev=False, help="draw styles of a few pictures each, to be learnt by stage style")
+    for command in (clean, split, sr, drawing, styles):
         command.add_argument("--output_path", type=Path, required=True, help="a new folder")
     for command in (split, sr):
         command.add_argument("--leave_out", type=Path, help="list of pictures to leave out, a stem a line, as clean writes it")
@@ -44,6 +47,10 @@ def parse_arguments():
     split.add_argument("--seed", type=int, default=0, help="decides which, as that of MainTrain.py does (default: %(default)s)")
     drawing.add_argument("--train", type=int, required=True, help="how many pictures to train on")
     drawing.add_argument("--test", type=int, default=0, help="how many masks to paint, with references and true pictures (default: 0)")
+    styles.add_argument("--styles", type=int, default=28, help="how many (default: %(default)s)")
+    styles.add_argument("--pictures", type=int, default=8, help="of each style (default: %(default)s)")
+    styles.add_argument("--prompts", type=int, default=4, help="to be painted in each style (default: %(default)s)")
+    styles.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
     drawing.add_argument("--seed", type=int, default=1, help="of all that is drawn; the built-in set has 0 (default: %(default)s)")
     split.add_argument("--copy", action="store_true", help="copy the files instead of linking to them")
     split.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
@@ -73,6 +80,8 @@ def main():
             write_split(args.input_path, args.output_path, args.share, args.count, args.seed, args.copy, args.skip_bad, args.leave_out)
         elif args.command == "draw":
             write_dataset(args.output_path, args.train, args.test, args.seed)
+        elif args.command == "styles":
+            write_styles(args.output_path, args.styles, args.pictures, args.prompts, args.seed)
         else:
             write_resolutions(args.input_path, args.output_path, args.leave_out)
     except KeyboardInterrupt:

@@ -122,6 +122,12 @@ def sentences(truth, rng):
     )
 
 
+def description(truth):
+    """What there is, without how it looks: the scene and the things in it."""
+    things = f" with {' and '.join(truth.things)}" if truth.things else ""
+    return f"{SCENE_WORDS[truth.scene][0]}{things}"
+
+
 def sentence(text):
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 

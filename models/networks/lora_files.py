@@ -14,12 +14,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
+from jittor import nn
 
-from models.networks.lora import Adapter
+from models.networks.lora import Adapter, LowRank, adapter_of
 from models.networks.pretrained import fingerprint
 from utils.checkpoint import read_metadata, read_weights, write_safetensors
 from utils.errors import UserError
@@ -34,6 +36,30 @@ PARTS = {
 PROCESSOR = re.compile(r"\.processor\.(to_\w+)_lora\.")  # as attention had it when it had "processors"
 
 
+@dataclass
+class AdaptersConfig:
+    rank: int
+    bases: dict[str, str]  # by network, the fingerprint of the weights that its adapter is added to
+
+
+class Adapters(nn.Module):
+    """What `adapt` has added to networks, under the names of their files: what is trained and stored. Scales are 1."""
+
+    def __init__(self, rank: int, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        self._config = AdaptersConfig(rank, {name: base(network, adapter_of(network)) for name, network in networks.items()})
+        for name, network in networks.items():
+            for layer, module in network.named_modules():
+                if isinstance(module, LowRank):
+                    part = nn.Module()
+                    part.lora_down, part.lora_up, part.alpha = module.lora_down, module.lora_up, jt.array([float(rank)]).stop_grad()
+                    setattr(self, PREFIXES[name][0] + layer.replace(".", "_"), part)
+
+    @property
+    def config(self) -> AdaptersConfig:
+        return self._config
+
+
 def write_adapter(path: Path, adapters: Mapping[str, Adapter], networks: Mapping[str, jt.Module], metadata: dict[str, str]) -> None:
     """Writes the adapters of networks, by the networks' names (keys of PREFIXES). Which weights they belong to goes into the metadata."""
     arrays = {}
@@ -45,13 +71,13 @@ def write_adapter(path: Path, adapters: Mapping[str, Adapter], networks: Mapping
 
 
 def read_adapter(path: Path, networks: Mapping[str, jt.Module]) -> dict[str, Adapter]:
-    """The adapters in a file, by network, for these networks.
+    """The adapters in a file, or in the folder of `Adapters`, by network, for these networks.
 
     Raises UserError where it is damaged, where any array is for none of their layers or does not fit its layer, and where it was written
     here for other weights than the networks have.
     """
     arrays = read_weights(path)
-    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    metadata = stored_metadata(path)
     own = {name: layers_of(network) for name, network in networks.items()}
     layers = {prefix + layer.replace(".", "_"): (name, layer) for name in own for layer in own[name] for prefix in PREFIXES[name]}
     found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
@@ -78,6 +104,16 @@ def read_adapter(path: Path, networks: Mapping[str, jt.Module]) -> dict[str, Ada
             reason = f"it was trained on other weights of {', '.join(others)}" if others else "it holds none"
         raise UserError(f"{path} is no adapter for {' and '.join(networks)} of this run, and nothing of it is used: {reason}")
     return adapters
+
+
+def stored_metadata(path: Path) -> dict[str, str]:
+    """What is said beside the weights of a file or a folder."""
+    if path.is_dir():
+        try:
+            return {f"base_{name}": base for name, base in json.loads((path / "config.json").read_text())["bases"].items()}
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path / 'config.json'} is missing or damaged ({error!r}): copy it again, or train again") from error
+    return read_metadata(path) if path.suffix == ".safetensors" else {}
 
 
 def layers_of(network: jt.Module) -> dict[str, jt.Var]:

@@ -48,7 +48,7 @@ class PaintingOptions:
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
     control_weight: float = option(1.0, "of what stage control has learnt, where the run has that; 0 for without", least=0)
-    lora: tuple[str, ...] = option((), "adapters of low rank: FILE or FILE:WEIGHT each")
+    lora: tuple[str, ...] = option((), "adapters of low rank, files or folders: PATH or PATH:WEIGHT each")
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
 
     def quick(self) -> "PaintingOptions":
@@ -66,7 +66,7 @@ class PaintingOptions:
     def faults(self) -> list[str]:
         found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
         found += ["--prompt and --prompts: give one of them"] if self.prompt and self.prompts else []
-        return found + [f"--lora: {path} does not exist" for path, _ in self.adapters if not path.is_file()]
+        return found + [f"--lora: {path} does not exist" for path, _ in self.adapters if not path.exists()]
 
 
 @dataclass
@@ -192,7 +192,7 @@ class LatentDiffusion:
         scales = {"mask": options.guidance, "words": options.text_guidance, "reference": options.ref_guidance}
         if self.words:
             negative = [options.negative_prompt] * len(seeds)
-            told["words"], untold["words"] = self.words.told(captions), self.words.told(negative)
+            told["words"], untold["words"] = self.told_words(captions), self.words.told(negative)
             if captions == negative:  # nothing to lead away from: no evaluation more than without words
                 scales.pop("words")
         scales = {name: scale for name, scale in scales.items() if name in told and name in options.told}
@@ -218,6 +218,10 @@ class LatentDiffusion:
             if each_step:
                 each_step(step, len(timesteps), as_array(denoiser.clean))
         return x
+
+    def told_words(self, captions: list[str]) -> dict[str, np.ndarray]:
+        """What a conditioner is given of captions."""
+        return self.words.told(captions)
 
     def predictor(self, given: dict[str, dict[str, np.ndarray]], control_weight: float) -> Callable[..., jt.Var]:
         """The UNet, with what a ControlNet adds for the masks that a conditioner is given."""

@@ -21,6 +21,7 @@ import numpy as np
 from datasets.landscape import read_image, read_mask
 from datasets.pairs import Pair
 from datasets.test_pairs import TestPair, check_results
+from utils.checkpoint import write_json
 from utils.files import atomic_write, remove_leftovers
 from utils.image import color_match, colorize_mask, resize
 
@@ -101,10 +102,16 @@ def kept(pairs: list[TestPair], folder: Path) -> list[TestPair]:
     lost.
     """
     remove_leftovers(folder, "*")
-    there = [pair for pair in pairs if (folder / f"{pair.stem}.jpg").is_file()]
+    there = [pair for pair in pairs if (folder / pair.file).is_file()]
     end = "Nothing was painted: remove these files, or paint all anew with --overwrite."
     check_results(there, folder, size_of(pairs), end=end)
     return there
+
+
+def note_seeds(pairs: list[TestPair], folder: Path, seed: int) -> None:
+    """Writes seeds.json into the folder, where the pictures are of styles: the command's seed, and the own one of each picture."""
+    if any(pair.ending == ".png" for pair in pairs):
+        write_json(folder / "seeds.json", {"seed": seed, "pictures": {pair.file: picture_seed(seed, pair.stem, 0) for pair in pairs}})
 
 
 def size_of(pairs: list[TestPair]) -> tuple[int, int] | None:
@@ -122,5 +129,5 @@ def pack(pairs: list[TestPair], folder: Path) -> Path:
     remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for pair in pairs:
-            archive.write(folder / f"{pair.stem}.jpg", f"{pair.stem}.jpg")
+            archive.write(folder / pair.file, pair.file)
     return path

@@ -1,8 +1,8 @@
 """Networks that are trained together by one optimizer, with their averaged weights: what a stage learns with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jittor as jt
@@ -29,6 +29,7 @@ class Recipe:
     weight_decay: float = 0.01
     max_norm: float = 1.0  # gradients are clipped to this norm
     ema: float | None = 0.9999  # decay of the averaged weights; None: no averages
+    factors: Mapping[str, float] = field(default_factory=dict)  # of the learning rate, by how the names of parameters begin
 
 
 class Learner:
@@ -42,7 +43,7 @@ class Learner:
         self.weights = {name: kept(network) for name, network in networks.items()}
         self.averages = {name: EMA(weights, recipe.ema) for name, weights in self.weights.items()} if recipe.ema is not None else {}
         parameters = [(f"{name}.{key}", var) for name, network in networks.items() for key, var in network.named_parameters()]
-        self.optimizer = AdamW(parameters, betas=recipe.betas, weight_decay=recipe.weight_decay)
+        self.optimizer = AdamW(parameters, betas=recipe.betas, weight_decay=recipe.weight_decay, factors=recipe.factors)
         if compute_dtype() == "float16":
             self.optimizer.scale_loss()
         self.failures = 0  # steps in a row, up to now, whose gradient was not finite

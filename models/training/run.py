@@ -201,13 +201,21 @@ def stages_of(args: argparse.Namespace, system: System) -> list[str]:
     return [args.stage] if args.stage else system.usual
 
 
+def parts(stage: type, run: Run) -> list[Run]:
+    """The runs that a stage is trained in: this one, or one in a folder below it for each of the `parts` that the stage has."""
+    if not hasattr(stage, "parts"):
+        return [run]
+    return [replace(run, folder=run.folder / stage.name / part) for part in stage.parts(run.options[stage.name])]
+
+
 def resolved(value: object) -> object:
     return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def begun_stages(folder: Path) -> set[str]:
-    """The stages that a run has a training state of."""
-    return {path.name for path in (folder / "state").glob("*") if latest_training_state(path)}
+    """The stages that a run has a training state of, or one of a part (`parts`)."""
+    states = [*folder.glob("state/*"), *folder.glob("*/*/state/*")]
+    return {path.name for path in states if latest_training_state(path)}
 
 
 def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun: set[str], anew: set[str]) -> None:
