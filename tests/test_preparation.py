@@ -111,7 +111,7 @@ def judge(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "judge"
     network = SegformerForSemanticSegmentation(SEGFORMERS["b0"])
     save_network(network, module_arrays(network), folder / "best" / "segformer")
-    write_json(folder / "best" / "best.json", {"segformer": {"step": 1, "val_loss": 1.0, "val_pixel_accuracy": 0.75}})
+    write_json(folder / "best" / "best.json", {"segformer": {"step": 1, "value": 1.0, "val_loss": 1.0, "val_pixel_accuracy": 0.75}})
     write_run(Run(folder, "judge", "tiny", {"segformer": OPTIONS["segformer"]}))
     return folder
 
@@ -155,7 +155,7 @@ def test_training_leaves_out_what_a_list_names_and_goes_on_so(flawed, cleaned, t
     words = ["MainTrain.py", "--input_path", flawed, "--val_fraction", 0.3, "--stage", "vae", *arguments("vae"), "--run"]
     leave_out, kept = ["--leave_out", cleaned / "leave_out.txt"], 12 - len(listed(cleaned))
     whole = run(*words, tmp_path / "whole", *leave_out)
-    stopped = run(*words, tmp_path / "run", *leave_out, "--max_minutes", 0)
+    stopped = run(*words, tmp_path / "run", *leave_out, "--max_minutes", 1e-6)
     assert whole.returncode == stopped.returncode == 0 and "Stopped" in stopped.stderr, whole.stderr + stopped.stderr
     resumed = run(*words, tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr

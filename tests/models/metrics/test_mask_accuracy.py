@@ -39,7 +39,9 @@ def test_a_judge_comes_back_from_its_run(tmp_path):
         load_judge(run)
     network = SegformerForSemanticSegmentation(SEGFORMERS["b0"])
     save_network(network, module_arrays(network), tmp_path / "best" / "segformer")
-    (tmp_path / "best" / "best.json").write_text(json.dumps({"segformer": {"step": 1, "val_loss": 1.0, "val_pixel_accuracy": 0.75}}))
+    (tmp_path / "best" / "best.json").write_text(
+        json.dumps({"segformer": {"step": 1, "value": 1.0, "val_loss": 1.0, "val_pixel_accuracy": 0.75}})
+    )
     judge = load_judge(run)
     assert judge.size == (96, 64) and judge.held_out_accuracy == 0.75
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
