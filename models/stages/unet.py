@@ -42,6 +42,7 @@ class UNetOptions(StageOptions):
     layers: int = option(2, "residual blocks a level", least=1, fixed=True)
     attention: tuple[int, ...] = option((1, 1, 1, 0), "1 for each level that has attention", choices=(0, 1), fixed=True)
     heads: int = option(8, "of attention", least=1, fixed=True)
+    head_channels: int = option(0, "of a head, as many heads at each level as that makes: 64 in Stable Diffusion 2", least=0, fixed=True)
     norm_groups: int = option(32, "of every group norm", least=1, fixed=True)
     cross_attention_dim: int = option(768, "channels of a reference token", least=1, fixed=True)
     mask_channels: tuple[int, ...] = option((32, 64, 128), "of the mask encoder", least=1, fixed=True)
@@ -102,7 +103,7 @@ class UNetOptions(StageOptions):
             layers_per_block=self.layers,
             norm_num_groups=self.norm_groups,
             cross_attention_dim=self.cross_attention_dim,
-            attention_head_dim=self.heads,
+            attention_head_dim=tuple(width // self.head_channels for width in self.channels) if self.head_channels else self.heads,
             class_embed_type="projection",
             projection_class_embeddings_input_dim=conditioner.num_statistics,
         )
@@ -118,7 +119,8 @@ class UNetOptions(StageOptions):
             for side in ("width", "height")
             if getattr(self, side) <= token
         ]
-        for name, count in (("norm_groups", self.norm_groups), ("heads", self.heads)):
+        divide = ("head_channels", self.head_channels) if self.head_channels else ("heads", self.heads)
+        for name, count in (("norm_groups", self.norm_groups), divide):
             faults += [f"--unet_channels: {width} is not a multiple of --unet_{name} {count}" for width in self.channels if width % count]
         if len(self.attention) != levels:
             faults.append(f"--unet_attention has {len(self.attention)} values for {levels} levels")

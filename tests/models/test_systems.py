@@ -58,6 +58,7 @@ def test_the_networks_of_a_preset_fit_together(preset):
     ("unet", {"channels": (64, 102, 192)}, ["--unet_channels: 102 is not a multiple of --unet_norm_groups"]),
     ("unet", {"patch_size": 6}, ["--unet_width 256 is not a multiple of 96"]),
     ("unet", {"heads": 3}, ["64 is not a multiple of --unet_heads 3", "128 is not a multiple of --unet_heads 3"]),
+    ("unet", {"head_channels": 48}, ["--unet_channels: 64 is not a multiple of --unet_head_channels 48"]),
     ("unet", {"attention": (1, 1)}, ["--unet_attention has 2 values for 3 levels"]),
     ("unet", {"mask_channels": (16, 32)}, ["--unet_mask_channels has 2 values"]),
     ("unet", {"prediction_type": "epsilon"}, ["epsilon says nothing of pure noise"]),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jittor as jt
@@ -55,6 +56,19 @@ def test_the_base_preset_is_stable_diffusion_with_a_wider_input_and_a_class_embe
     assert added["class_embedding.linear_1.weight"] == [1280, 2 * 4 + 54 + 1] and len(added) == 4
     assert ours.pop("conv_in.weight") == [320, 4 + 29, 3, 3] and manifest.pop("conv_in.weight") == [320, 4, 3, 3]
     assert ours == manifest
+
+
+def test_a_unet_of_words_alone_can_be_stable_diffusion_2():
+    """But for what joins the time embedding, and for maps around the transformers that are 1x1 convolutions of the same weights."""
+    manifest = json.loads((GOLDEN / "manifests.json").read_text())["sd2.1 unet"]
+    options = replace(BASE["unet"], words=2, linear_start=0, cross_attention_dim=1024, head_channels=64)
+    config = options.network(BASE["vae"].network)
+    ours = {
+        name: shape[:2] if ".proj_" in name and shape[2:] == [1, 1] else shape
+        for name, shape in shapes(UNet2DConditionModel(config)).items()
+    }
+    assert config.heads == (5, 10, 20, 20)
+    assert {name: shape for name, shape in ours.items() if not name.startswith("class_embedding.")} == manifest
 
 
 def test_level_features_reach_the_output_from_every_level():
