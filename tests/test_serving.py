@@ -160,6 +160,7 @@ class Plain:
     """A painter that paints in one go."""
 
     size = (96, 64)
+    color_match = "none"
 
     def paint(self, masks, references, *others):
         return references

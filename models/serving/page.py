@@ -155,7 +155,7 @@ def paint(studio: Studio, worker: Worker, body: bytes) -> Reply:
         isinstance(name, str) and NAME.fullmatch(name),
         type(seed) is int and 0 <= seed < 2**63,
         isinstance(options, dict) and isinstance(adapters, list),
-        isinstance(color, str) and color in COLOR_MATCHES,
+        isinstance(color, str) and color in ("", *COLOR_MATCHES),
         isinstance(quick, bool),
     ]
     if not all(right):

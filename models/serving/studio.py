@@ -20,7 +20,7 @@ from datasets.landscape import CHINESE, CLASSES, read_image
 from datasets.test_pairs import TestPair, find_photos
 from models.metrics.mask_accuracy import Judge
 from models.painters.latent_diffusion import LatentDiffusion
-from models.painters.pictures import SIZE, finished, picture_seed, words_of
+from models.painters.pictures import SIZE, finished, picture_seed, usual_color, words_of
 from models.serving.preview import LatentColors
 from utils.image import COLOR_MATCHES, PALETTE, encode, jpeg
 from utils.options import faults, from_stored, is_of, several_and_kind
@@ -91,7 +91,7 @@ class Studio:
 
     def facts(self) -> dict:
         """What the page shows of this studio, for JSON."""
-        names = [photo.stem for photo in self.photos]
+        names, usual = [photo.stem for photo in self.photos], usual_color(self.painter, self.options)
         return {
             "run": self.run,
             "shipped": self.shipped,
@@ -103,7 +103,7 @@ class Studio:
             ],
             "options": [self.described(each) for each in fields(self.options) if self.may_set(each)],
             "adapters": [{"name": path.stem, "weight": weight} for path, weight in self.adapters],
-            "color_match": {"choices": [*COLOR_MATCHES], "default": self.color},
+            "color_match": {"choices": ["", *COLOR_MATCHES], "default": "" if self.color == usual else self.color},
             "seed": self.seed,
             "references": names,
             "examples": [{"name": pair.stem, "reference": self.photos.index(pair.reference)} for pair in self.examples],
@@ -166,7 +166,8 @@ class Studio:
 
     def painting(self, mask: np.ndarray, reference: np.ndarray, name: str, seed: int, options: object, color: str, quick: bool) -> Work:
         """The work that paints a mask uint8 [H, W], of the painter's size as the reference uint8 [H, W, 3] is. `name` and `seed` seed it as
-        they do in MainTest.py, where the name is the mask's file. `quick`: a first look only."""
+        they do in MainTest.py, where the name is the mask's file. `color`: a key of COLOR_MATCHES, or "" for the usual one. `quick`: a
+        first look only."""
 
         def work(tell: Callable[[dict], None]) -> dict:
             start = time.perf_counter()
@@ -182,7 +183,7 @@ class Studio:
             how = options.quick() if quick and self.in_steps else options
             captions = [words_of(how).get("prompt", "")]
             pictures = self.painter.paint(mask[None], reference[None], captions, [picture_seed(seed, name, 0)], how, **observed)
-            (result,) = finished(pictures, reference[None], color, self.resized)
+            (result,) = finished(pictures, reference[None], color or usual_color(self.painter, options), self.resized)
             return {"event": "picture", "picture": text(jpeg(result)), "quick": quick, "seconds": round(time.perf_counter() - start, 3)}
 
         return work

@@ -33,6 +33,7 @@ const WORDS = {
   strength: ["Settings", "参数"],
   more: ["More", "更多"],
   defaults: ["Back to the start", "恢复默认"],
+  usual: ["automatic", "自动"],
   seed: ["Seed", "种子"],
   another: ["Another", "换一张"],
   name: ["File name", "文件名"],

@@ -220,7 +220,7 @@ function control(option, value, set) {
 
 function choice(option, value, set) {
   const select = document.createElement("select");
-  select.append(...option.choices.map((one) => new Option(one, one, false, one === value)));
+  select.append(...option.choices.map((one) => new Option(one === "" ? say("usual") : one, one, false, one === value)));
   const convert = option.kind === "str" ? String : Number;
   select.addEventListener("change", () => set(convert(select.value)));
   return select;
