@@ -270,7 +270,7 @@ def score(pictures: Pictures, facts: dict[str, str], output: Path) -> dict[str, 
         | ({"needs": m.needs} if m.needs else {})
         for name, m in metrics.items()
     ]
-    numbers = [dict(zip(one_by_one, map(float, values), strict=True)) for values in zip(*one_by_one.values(), strict=True)]
+    numbers = [{name: float(values[i]) for name, values in one_by_one.items()} for i in range(len(pictures.pairs))]
     write_json(
         output / "score.json",
         {
