@@ -2,6 +2,7 @@
 
     <root>/<NN>/images/<description>.png    a picture of style NN, two digits, called what it shows
     <root>/<NN>/prompt.json                 {"0": "<description>", …}: what is to be painted in it
+    <root>/<NN>/negative_prompt.txt         words that painting in it leads away from; may be missing
 
 In training and in painting the caption is "<description>, style<NN>".
 """
@@ -15,7 +16,7 @@ from datasets.test_pairs import TestPair
 from datasets.text_pairs import can_be_a_name, read_entries
 from utils.errors import UserError
 
-PROMPTS = "prompt.json"
+PROMPTS, NEGATIVE = "prompt.json", "negative_prompt.txt"
 
 
 def in_style(description, style):
@@ -32,6 +33,12 @@ def style_of(caption):
 def style_folders(root):
     """The folders of the styles in a folder, in order."""
     return sorted(path for path in existing_folder(root).iterdir() if re.fullmatch(r"\d\d", path.name) and path.is_dir())
+
+
+def negative_prompt(root, style):
+    """The words that painting in a style leads away from; "" where there are none."""
+    path = existing_folder(root) / style / NEGATIVE
+    return " ".join(path.read_text("utf-8", errors="replace").split()) if path.is_file() else ""
 
 
 def check_styles(root):

@@ -266,7 +266,9 @@ def test_faults_of_the_user_get_a_sentence(data, trained, tmp_path):
     one_sentence(paint(data, trained, tmp_path / "out", "--steps", 0), "--steps")
     one_sentence(paint(data, trained, tmp_path / "out", "--guidance", "nan"), "--guidance")
     one_sentence(paint(data, trained, tmp_path / "out", "--style", "file"), "--style", "system diffusion", "no such option")
-    one_sentence(paint(data, trained, tmp_path / "out", "--lora", "nowhere.safetensors:0.5"), "--lora: nowhere.safetensors does not exist")
+    one_sentence(
+        paint(data, trained, tmp_path / "out", "--lora", "nowhere.safetensors:0.5"), "--lora: there is no adapter nowhere.safetensors"
+    )
     one_sentence(paint(data, trained, data / "train_resized" / "imgs", "--overwrite"), "--output_path", "imgs")
     (tmp_path / "file").write_text("")
     one_sentence(paint(data, trained, tmp_path / "file"), str(tmp_path / "file"))

@@ -40,14 +40,16 @@ PROCESSOR = re.compile(r"\.processor\.(to_\w+)_lora\.")  # as attention had it w
 class AdaptersConfig:
     rank: int
     bases: dict[str, str]  # by network, the fingerprint of the weights that its adapter is added to
+    negative_prompt: str = ""  # words that painting with them leads away from
 
 
 class Adapters(nn.Module):
     """What `adapt` has added to networks, under the names of their files: what is trained and stored. Scales are 1."""
 
-    def __init__(self, rank: int, networks: Mapping[str, nn.Module]):
+    def __init__(self, rank: int, networks: Mapping[str, nn.Module], negative_prompt: str = ""):
         super().__init__()
-        self._config = AdaptersConfig(rank, {name: base(network, adapter_of(network)) for name, network in networks.items()})
+        bases = {name: base(network, adapter_of(network)) for name, network in networks.items()}
+        self._config = AdaptersConfig(rank, bases, negative_prompt)
         for name, network in networks.items():
             for layer, module in network.named_modules():
                 if isinstance(module, LowRank):
@@ -106,11 +108,17 @@ def read_adapter(path: Path, networks: Mapping[str, jt.Module]) -> dict[str, Ada
     return adapters
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether something is there that may be one."""
+    return path.is_file() or (path / "config.json").is_file()
+
+
 def stored_metadata(path: Path) -> dict[str, str]:
     """What is said beside the weights of a file or a folder."""
     if path.is_dir():
         try:
-            return {f"base_{name}": base for name, base in json.loads((path / "config.json").read_text())["bases"].items()}
+            stored = json.loads((path / "config.json").read_text())
+            return {f"base_{name}": base for name, base in stored["bases"].items()} | {"negative_prompt": stored["negative_prompt"]}
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{path / 'config.json'} is missing or damaged ({error!r}): copy it again, or train again") from error
     return read_metadata(path) if path.suffix == ".safetensors" else {}

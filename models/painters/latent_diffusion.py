@@ -17,7 +17,7 @@ from models.networks.clip import CLIPTextConfig
 from models.networks.conditioner import ENCODERS, LEFT_OUT, Conditioner, ConditionerConfig, denoise
 from models.networks.controlnet import ControlNetModel, controlled, load_control
 from models.networks.lora import merge, unmerge
-from models.networks.lora_files import read_adapter
+from models.networks.lora_files import is_adapter, read_adapter
 from models.networks.pretrained import load_network, load_networks
 from models.networks.text_encoder import TextEncoder, Words, load_own_tokenizer, load_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
@@ -66,7 +66,7 @@ class PaintingOptions:
     def faults(self) -> list[str]:
         found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
         found += ["--prompt and --prompts: give one of them"] if self.prompt and self.prompts else []
-        return found + [f"--lora: {path} does not exist" for path, _ in self.adapters if not path.exists()]
+        return found + [f"--lora: there is no adapter {path}" for path, _ in self.adapters if not is_adapter(path)]
 
 
 @dataclass

@@ -7,6 +7,7 @@ import numpy as np
 
 from datasets.styles import find_style_prompts, style_folders, style_of
 from datasets.text_pairs import find_prompts
+from models.networks.lora_files import stored_metadata
 from models.networks.pretrained import load_network
 from models.networks.prompt_enhancement import PromptEnhancement, PromptEnhancementConfig
 from models.painters.latent_diffusion import EachStep, LatentDiffusion, PaintingOptions
@@ -60,7 +61,7 @@ class TextDiffusion(LatentDiffusion):
         for folder in dict.fromkeys(folders):
             some = [i for i, other in enumerate(folders) if other == folder]
             self.enhancement = enhancement_in(folder)
-            own = replace(options, lora=(*options.lora, str(folder / "adapter"))) if folder else options
+            own = in_its_style(options, folder / "adapter") if folder else options
             painted = super().paint(None, None, [captions[i] for i in some], [seeds[i] for i in some], own, each_step)
             pictures |= dict(zip(some, painted, strict=True))
         return np.stack([pictures[i] for i in range(len(captions))])
@@ -78,6 +79,12 @@ class TextDiffusion(LatentDiffusion):
         if not (self.styles / style / "adapter" / "config.json").is_file():
             raise UserError(f'"{caption}" is of a style that {self.styles} has not learnt: train it with MainTrain.py --stage style')
         return self.styles / style
+
+
+def in_its_style(options: TextOptions, adapter: Path) -> TextOptions:
+    """With an adapter besides those that are asked for, and its negative prompt where none is asked for."""
+    negative = options.negative_prompt or stored_metadata(adapter)["negative_prompt"]
+    return replace(options, lora=(*options.lora, str(adapter)), negative_prompt=negative)
 
 
 def enhancement_in(folder: Path | None) -> PromptEnhancement | None:

@@ -8,7 +8,7 @@ import jittor as jt
 import numpy as np
 
 from datasets.pairs import Pair
-from datasets.styles import check_styles, style_folders
+from datasets.styles import check_styles, negative_prompt, style_folders
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.lora import adapt
 from models.networks.lora_files import Adapters
@@ -71,7 +71,8 @@ class StyleStage(UNetStage):
         trained = LatentDiffusion.of(self.options, self.vae, run)
         self.unet, self.conditioner, self.words = adapt(trained.unet, options.rank), trained.conditioner, trained.words
         adapt(self.words.encoder, options.rank)
-        self.adapter = Adapters(options.rank, {"unet": self.unet, "text_encoder": self.words.encoder})
+        networks = {"unet": self.unet, "text_encoder": self.words.encoder}
+        self.adapter = Adapters(options.rank, networks, negative_prompt(self.pictures, self.style))
         trained = {"adapter": self.adapter}
         if options.enhancement:
             width, height = (side // self.vae.config.downscale for side in self.options.size)

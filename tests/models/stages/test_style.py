@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     """A run of words alone whose UNet has learnt nothing, and two styles that have been learnt a little."""
     folder, pictures = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("styles") / "drawn"
     write_styles(pictures, styles=2, pictures=3, prompts=1, size=(96, 64))
+    (pictures / "02" / "negative_prompt.txt").write_text("a dark \n night")
     jt.set_global_seed(0)
     vae = untrained_autoencoder()
     save_network(vae, module_arrays(vae), folder / "vae")
@@ -84,8 +85,8 @@ def test_styles_go_on_to_the_same_bytes_and_are_painted_by_what_the_caption_says
 
     painter = TextDiffusion.load(run, run.folder)
 
-    def painted(*captions):
-        return painter.paint(None, None, list(captions), [1] * len(captions), TextOptions(steps=2, text_guidance=2.0))
+    def painted(*captions, **options):
+        return painter.paint(None, None, list(captions), [1] * len(captions), TextOptions(steps=2, text_guidance=2.0, **options))
 
     with pytest.raises(UserError, match=r"style03.* has not learnt"):
         painted("a lake, style03")
@@ -95,6 +96,8 @@ def test_styles_go_on_to_the_same_bytes_and_are_painted_by_what_the_caption_says
     alone = [painted(caption)[0] for caption in captions[:3]]
     assert all(np.abs(one.astype(int) - other).max() <= 1 for one, other in zip(alone, together, strict=False))
     assert not np.array_equal(alone[0], alone[1]) and not np.array_equal(alone[1], alone[2])
+    assert np.array_equal(painted(captions[1], negative_prompt="a dark night")[0], alone[1])
+    assert not np.array_equal(painted(captions[1], negative_prompt="people")[0], alone[1])
 
 
 def test_the_enhancement_knows_no_picture_at_first_and_goes_round(tmp_path):
