@@ -1,6 +1,6 @@
 """Hostile use at random: kills, stops, damaged files, full disks, options that make no sense.
 
-    python3 tests/fuzz.py --minutes 30 --seed 1
+    python3 tests/fuzz.py --minutes 30 --seed 1 --systems diffusion judge lggan sr
     python3 tests/fuzz.py --seed 1 --trial 17        # that trial alone, as a failure names it
 
 A small data set is drawn, trained with and painted once, without disturbance. Then each trial disturbs one thing, at random: what must come
@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,7 +32,7 @@ import MainTrain
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
 from datasets.test_pairs import find_test_pairs
-from models.systems import SYSTEMS
+from models.systems import DEFAULT, SYSTEMS
 from models.training.run import choose_run, read_best, read_run
 from tests.hostile import SIZE, Failure, answered, arguments_of, asked, contents, damage, ended, finished, options_of, same
 from tests.small import arguments
@@ -46,8 +47,8 @@ PAINTING = ("--steps", "3", "--batch_size", "2")
 class Base:
     """What every trial starts from: a data set, the run after each of its stages, its pictures and their score, all undisturbed."""
 
-    def __init__(self, place: Path):
-        self.place, self.data, self.run = place, place / "data", place / "run"
+    def __init__(self, place: Path, systems: list[str]):
+        self.place, self.data, self.run, self.systems = place, place / "data", place / "run", systems
         write_dataset(self.data, train=10, test=5, seed=1, size=SIZE, progress=False)
         self.after, self.seconds = [], []
         for stage in STAGES:
@@ -60,10 +61,18 @@ class Base:
         finished(*self.painting(self.run, place / "results"), "--score")
         self.painting_seconds = time.monotonic() - begun
 
-    def training(self, run: Path, data: Path | None = None) -> list[str]:
+    @cache  # noqa: B019  (there is one base)
+    def other(self, system: str) -> tuple[Path, float]:
+        """What a system of one stage leaves, and how long that takes."""
+        begun = time.monotonic()
+        finished(*self.training(self.place / system, system=system))
+        return self.place / system, time.monotonic() - begun
+
+    def training(self, run: Path, data: Path | None = None, system: str = DEFAULT) -> list[str]:
         """The command, which compiles its kernels by one process, so that a kill leaves none behind."""
-        words = ["--input_path", str(data or self.data), "--run", str(run), "--val_fraction", "0.3", *arguments()]
-        return [sys.executable, str(ROOT / "MainTrain.py"), *words]
+        words = ["--input_path", str(data or self.data), "--run", str(run), "--val_fraction", "0.3", "--system", system]
+        stages = STAGES if system == DEFAULT else [stage.name for stage in SYSTEMS[system].stages]
+        return [sys.executable, str(ROOT / "MainTrain.py"), *words, *arguments(*stages)]
 
     def painting(self, run: Path, output: Path, data: Path | None = None) -> list[str]:
         words = ["--input_path", str(data or self.data), "--img_path", str(data or self.data), "--checkpoint", str(run)]
@@ -76,28 +85,32 @@ class Base:
 
 def stopped_training(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     """One to three signals at random moments of one stage, or of all three with their rehearsal; then it ends with the same bytes."""
-    which = chance.choice([0, 1, 2, None])
-    run, words = place / "run", base.training(place / "run")
-    if which:
-        shutil.copytree(base.after[which - 1], run)
-    if which is not None:
-        words += ["--stage", STAGES[which]]
+    which, system = chance.choice([0, 1, 2, None]), chance.choice(base.systems)
+    run, words = place / "run", base.training(place / "run", system=system)
+    if system != DEFAULT:
+        whole, usual = base.other(system)
+    elif which is None:
+        whole, usual = base.after[-1], sum(base.seconds)
+    else:
+        words, whole, usual = [*words, "--stage", STAGES[which]], base.after[which], base.seconds[which]
+        if which:
+            shutil.copytree(base.after[which - 1], run)
     for _ in range(chance.randint(1, 3)):
-        seconds = chance.uniform(0.3, 1.1 * (sum(base.seconds) if which is None else base.seconds[which]))
+        seconds = chance.uniform(0.3, 1.1 * usual)
         by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        note(f"signal {by} after {seconds:.2f} s of {' '.join(words[1:])}")
+        note(f"signal {by} after {seconds:.2f} s of training {system if system != DEFAULT or which is None else STAGES[which]}")
         result = ended(*words, stop_after=seconds, by=by)
         if result.returncode not in (0, -by, 128 + by):
             raise Failure(f"signal {by} ends it with {result.returncode}: {result.stderr[-1500:]}")
     finished(*words)
-    same(run, base.after[2 if which is None else which])
+    same(run, whole)
 
 
 def stopped_painting(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     words = [*base.painting(base.run, place / "results"), "--score"]
     for _ in range(chance.randint(1, 3)):
         seconds, by = chance.uniform(0.3, 1.1 * base.painting_seconds), chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        note(f"signal {by} after {seconds:.2f} s of {' '.join(words[1:])}")
+        note(f"signal {by} after {seconds:.2f} s of painting and scoring")
         result = ended(*words, stop_after=seconds, by=by)
         if result.returncode not in (0, -by, 128 + by):
             raise Failure(f"signal {by} ends it with {result.returncode}: {result.stderr[-1500:]}")
@@ -115,12 +128,13 @@ def same_score(base: Base, place: Path) -> None:
 def spoilt_measurements(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     """What is kept of photos and pictures is measured again where it is damaged: latents, features, statistics of colours."""
     if chance.random() < 0.5:
-        shutil.copytree(base.after[1], place / "run")  # the UNet is trained: the latents are read again for the decoder
+        shutil.copytree(base.after[0], place / "run")
+        shutil.copytree(base.after[1] / "latents", place / "run" / "latents")  # which the UNet would encode
         note(damage(chance, chance.choice(sorted((place / "run").rglob("*.rows")))))
-        finished(*base.training(place / "run"), "--stage", "decoder")
-        rows = {name for name in contents(place / "run") if name.endswith(".rows")}
-        if any(contents(place / "run").get(name) != content for name, content in contents(base.after[2]).items() if name not in rows):
-            raise Failure("the decoder differs")
+        finished(*base.training(place / "run"), "--stage", "unet")
+        found, whole = (contents(folder) for folder in (place / "run", base.after[1]))
+        if any(found.get(name) != content for name, content in whole.items() if not name.endswith(".rows")):
+            raise Failure("the UNet differs")
     else:
         for name in ("results", "results-score"):
             shutil.copytree(base.place / name, place / name)
@@ -227,7 +241,7 @@ def full_disk(base: Base, chance: random.Random, place: Path, note: Callable) ->
             shutil.copytree(base.after[which - 1], disk / "run")
         words = [*base.training(disk / "run"), "--stage", STAGES[which]]
         for _ in range(4):
-            note(f"{size} kB for {' '.join(words[1:])}")
+            note(f"{size} kB for stage {STAGES[which]}")
             result = answered(*words)
             if result.returncode == 0:
                 break
@@ -243,7 +257,7 @@ def full_disk(base: Base, chance: random.Random, place: Path, note: Callable) ->
 
 
 TRIALS = {  # and how often each comes
-    stopped_training: 4, stopped_painting: 3, full_disk: 3, spoilt_measurements: 2, damaged_data: 40, damaged_weights: 40, damaged_run: 20,
+    stopped_training: 8, stopped_painting: 5, full_disk: 5, spoilt_measurements: 4, damaged_data: 40, damaged_weights: 40, damaged_run: 20,
     damaged_results: 2, strange_options: 60,
 }  # fmt: skip
 
@@ -266,20 +280,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0, help="begin trials for so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--systems", nargs="+", default=[DEFAULT], choices=(DEFAULT, "judge", "lggan", "sr"), help="that are trained")
     parser.add_argument("--trial", type=int, help="this one alone")
     args = parser.parse_args()
     counts, failures = Counter(), []
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as place:
-        base = Base(Path(place))
+        base = Base(Path(place), args.systems)
         end, number = time.monotonic() + 60 * args.minutes, args.trial or 0
         while time.monotonic() < end and (args.trial is None or number == args.trial):
             name, notes, wrong = attempt(base, args.seed, number)
             counts[name] += 1
             if wrong is not None:
                 failures.append(name)
-                print(
-                    f"\nFAILURE of {name}: python3 tests/fuzz.py --seed {args.seed} --trial {number}", *notes, wrong, sep="\n  ", flush=True
-                )
+                again = f"python3 tests/fuzz.py --systems {' '.join(args.systems)} --seed {args.seed} --trial {number}"
+                print(f"\nFAILURE of {name}: {again}", *notes, wrong, sep="\n  ", flush=True)
             number += 1
     print(f"\n{sum(counts.values())} trials, {len(failures)} failures: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
     return 1 if failures else 0

@@ -34,7 +34,8 @@ def ended(*command: str, stop_after: float | None = None, by: int = signal.SIGKI
     try:
         output, errors = process.communicate(timeout=stop_after or LIMIT)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, by if stop_after else signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended just now
+            os.killpg(process.pid, by if stop_after else signal.SIGKILL)
         try:
             output, errors = process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:

@@ -290,6 +290,27 @@ def test_a_damaged_checkpoint_is_named_and_left(data, trained, tmp_path):
     one_sentence(paint(data, folder, tmp_path / "out"), str(weights.parent))
 
 
+def test_names_of_every_kind_and_a_terminal_of_ascii(data, trained, tmp_path):
+    """Not UTF-8, as long as names may be, Chinese, like an option, like HTML: painted, packed, scored and shown."""
+    masks, photos = tmp_path / "masks", tmp_path / "photos"
+    shutil.copytree(data / "val_A_labels_resized", masks)
+    shutil.copytree(data / "train_resized" / "imgs", photos)
+    stems = ["y" * 251, "山水", "--rf", "<b>&", "a b"]
+    for path, stem in zip(sorted(masks.iterdir()), stems, strict=True):
+        path.rename(masks / f"{stem}.png")
+    for path, name in zip(sorted(photos.iterdir()), ["山.jpg", os.fsdecode(b"\xff\xe4.jpg"), "x" * 251 + ".jpg"], strict=False):
+        path.rename(photos / name)
+    references = ["山.jpg", "x" * 251 + ".jpg", *sorted(path.name for path in photos.iterdir() if path.name.startswith("train"))]
+    (tmp_path / "pairs.json").write_text(json.dumps({f"{stem}.png": name for stem, name in zip(stems, references, strict=False)}))
+    words = ["--input_path", masks, "--img_path", photos, "--pairs", tmp_path / "pairs.json", "--checkpoint", trained]
+    words += ["--output_path", tmp_path / "results", "--steps", 3, "--batch_size", 2, "--zip", "--score", "--weights", tmp_path]
+    command = [sys.executable, ROOT / "MainTest.py", *words]
+    result = subprocess.run(list(map(str, command)), capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert result.returncode == 0, result.stderr.decode(errors="replace")
+    assert {path.stem for path in (tmp_path / "results").iterdir()} == {*stems}
+    assert json.loads((tmp_path / "results-score" / "score.json").read_text())["pictures"].keys() == {*stems}
+
+
 def test_damaged_data_is_reported_before_training(data, trained, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(data / "train_resized", root)
