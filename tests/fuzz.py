@@ -32,6 +32,7 @@ import MainTrain
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
 from datasets.test_pairs import find_test_pairs
+from models.painters.pictures import painted
 from models.systems import DEFAULT, SYSTEMS
 from models.training.run import choose_run, read_best, read_run
 from tests.hostile import SIZE, Failure, answered, arguments_of, asked, contents, damage, ended, finished, options_of, same
@@ -181,11 +182,17 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
         lambda: [read_weights(file) for file in run.rglob("*.safetensors")],
         lambda: [read_training_state(file) for file in run.rglob("step-*.safetensors")],
         lambda: RunLog(run, "decoder").close(),
-        lambda: SYSTEMS["diffusion"].painter.load(read_run(run, SYSTEMS), run),
+        lambda: paint_one(base, run),
     ):
         asked(check)
     if chance.random() < 0.15:
         answered(*chance.choice([base.training(run), [*base.training(run), "--restart"], base.painting(run, place / "results")]))
+
+
+def paint_one(base: Base, run: Path) -> None:
+    """A picture, in one step, in this process."""
+    painter, pairs = SYSTEMS[DEFAULT].painter.load(read_run(run, SYSTEMS), run), find_test_pairs(base.data, base.data)
+    painted(painter, pairs[:1], painter.Options(steps=1), seed=0, candidate=0, color="none")
 
 
 def damaged_results(base: Base, chance: random.Random, place: Path, note: Callable) -> None:

@@ -86,6 +86,8 @@ def read_run(folder: Path, systems: dict[str, System]) -> Run:
                 "use that version, or take the option out of the file."
             ) from error
         wrong += fields.faults(options[name], f"{name}_")
+    trained = [stage.name for stage in system.stages if any((folder / network).is_dir() for network in stage.networks)]
+    wrong = wrong or [fault for name in trained for fault in options[name].faults(options)]
     if wrong:
         raise UserError(f"{path} is damaged ({'; '.join(wrong)}): put right what it says there")
     return Run(folder, stored["system"], stored["preset"], options, **{name: stored[name] for name in (*OWN, "threads")})

@@ -79,6 +79,7 @@ def test_what_is_younger_than_a_run_takes_the_value_of_its_preset(chosen):
 @pytest.mark.parametrize("change, words", [
     (lambda stored: stored["stages"]["vae"].update(colour=1), ["unknown option colour", "stage vae", "another version", "Nothing is lost"]),
     (lambda stored: stored["stages"]["vae"].update(steps="many"), ["--vae_steps is many"]),
+    (lambda stored: stored["stages"]["vae"].update(width=100), ["--vae_width 100 is not a multiple"]),
     (lambda stored: stored["stages"].update(unet=[1]), ["stage unet"]),
     (lambda stored: stored.pop("seed"), ["seed missing or wrong"]),
     (lambda stored: stored.update(seed="one", stages=[]), ["stages, seed missing or wrong"]),
