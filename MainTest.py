@@ -76,8 +76,8 @@ def parse_arguments() -> argparse.Namespace:
     args, unknown = parser.parse_known_args()
     if unknown:
         raise UserError(f"{' '.join(unknown)}: the painter of system {system} has no such option, nor has MainTest.py. --help lists them.")
-    if painter.find_pairs is not find_test_pairs and args.input_path == BUILT_IN:
-        args.input_path = trained_on(checkpoint) or BUILT_IN
+    if painter.find_pairs is not find_test_pairs:
+        args.input_path, args.img_path = (trained_on(checkpoint) or p if p == BUILT_IN else p for p in (args.input_path, args.img_path))
     args.checkpoint, args.find_pairs, args.options = checkpoint, painter.find_pairs, painter.Options(**given(args, painter.Options, ""))
     args.color_match = args.color_match or usual_color(painter, args.options)
     return args
@@ -89,8 +89,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
-    if args.find_pairs is not find_test_pairs and (args.serve or args.score or args.best_of > 1):
-        found += ["--serve, --score and --best_of: this run knows neither masks nor references, which they need"]
+    if args.find_pairs is not find_test_pairs and (args.serve or args.best_of > 1):
+        found += ["--serve and --best_of: this run knows neither masks nor references, which they need"]
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))

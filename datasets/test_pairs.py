@@ -124,7 +124,7 @@ def _labels_folder(input_path):
 
 def _imgs_folder(img_path):
     root = existing_folder(img_path)
-    candidates = [root / "train_resized" / "imgs", root / "train" / "imgs", root / "imgs", root]
+    candidates = [root / "train_resized" / "imgs", root / "train" / "imgs", root / "imgs", root, root / "train"]
     for folder in candidates:
         if any(files_in(folder, PICTURES)):
             return folder

@@ -78,10 +78,13 @@ def test_pictures_of_words_alone(described, tmp_path):
     def paint(output, *words):
         return run("MainTest.py", "--checkpoint", folder, "--output_path", tmp_path / output, "--steps", 2, *words)
 
-    for name, words in {"listed": [], "one": ["--prompt", "a lake"]}.items():
+    for name, words in {"listed": ["--score", "--weights", tmp_path], "one": ["--prompt", "a lake"]}.items():
         result = paint(name, *words)
         assert result.returncode == 0, result.stderr
     found = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("listed", "one")}
     assert found == {"listed": ["a.jpg", "b.jpg"], "one": ["prompt.jpg"]}
     assert np.asarray(Image.open(tmp_path / "listed" / "a.jpg")).shape == (64, 96, 3)
-    one_sentence(paint("x", "--score", "--guidance", 2), "neither masks nor references", "--guidance")
+    one_sentence(paint("x", "--best_of", 2, "--guidance", 2), "neither masks nor references", "--guidance")
+    table = {row["name"]: row for row in json.loads((tmp_path / "listed-score" / "score.json").read_text())["table"]}
+    assert table["KID (EfficientNet-lite0)"]["value"] > 0 and "200 photos" in table["KID (EfficientNet-lite0)"]["note"]
+    assert "needs" in table["CLIP-T"] and not {"total", "mask accuracy", "style", "CLIP-I"} & table.keys()
