@@ -73,6 +73,59 @@ class PaintedCrops(PhotoCrops):
         }  # fmt: skip
 
 
+class PictureLosses:
+    """How far pictures that a decoder makes are from photos: in colour and tone, in the features of EfficientNet-lite1, and by the verdict
+    of a discriminator on these, which learns beside, by `recipe`. Without the network's package, which is said, there are colour and tone
+    alone. `options` have perceptual_weight, adversarial_weight and steps; cell: pixels a side of one latent cell.
+    """
+
+    def __init__(self, stage: str, options: StageOptions, cell: int, recipe: Recipe):
+        self.options, self.cell = options, cell
+        self.backbone = load_backbone(stage, "perceptual and adversarial losses")
+        self.discriminator = ProjectedDiscriminator(LITE_CHANNELS)
+        self.learners = {"discriminator": Learner({"discriminator": self.discriminator}, recipe)} if self.backbone else {}
+
+    def __call__(self, made: jt.Var, image: jt.Var, step: int, judged: list[dict]) -> dict[str, jt.Var]:
+        """|x − x̂| + |mean over a cell of x − x̂| + distance of features − the discriminator's scores, as weighted by the options, under
+        `loss`, and its parts. What the discriminator is to judge is added to `judged`."""
+        parts = {"l1": l1(made - image), "tone": tone(made - image, self.cell)}
+        loss = parts["l1"] + parts["tone"]
+        if self.backbone:
+            with jt.no_grad():
+                real = [map_.stop_grad() for map_ in self.features(image)]
+            fake = self.features(made)
+            parts |= {"perceptual": feature_distance(fake, real), "adversarial": generator_hinge(self.discriminator(fake))}
+            weight = self.options.adversarial_weight * ramp(step / self.options.steps)
+            loss = loss + self.options.perceptual_weight * parts["perceptual"] + weight * parts["adversarial"]
+            judged.append({"real": real, "fake": [map_.detach() for map_ in fake]})
+        return {"loss": loss, **parts}
+
+    def judge(self, judged: list[dict], step: int) -> dict[str, float]:
+        """The discriminator's step, where there is one, on what has just been made."""
+        if not self.learners:
+            return {}
+        verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
+        return {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
+
+    def discriminator_losses(self, batch: dict[str, list[jt.Var]]) -> dict[str, jt.Var]:
+        return {"loss": discriminator_hinge(self.discriminator(batch["real"]), self.discriminator(batch["fake"]))}
+
+    def features(self, picture: jt.Var) -> list[jt.Var]:
+        return lite_maps(self.backbone, picture)
+
+    def validate(self, made: jt.Var, image: jt.Var) -> dict[str, np.ndarray]:
+        """Of whole photos: mean absolute error, PSNR in dB, and the distance in features."""
+        made = jt.clamp(made, -1, 1)
+        square = ((made - image).numpy() ** 2).mean(axis=(1, 2, 3))
+        metrics = {"val_l1": (made - image).abs().mean().item(), "val_psnr": -10 * np.log10(square / 4)}
+        if self.backbone:
+            metrics["val_perceptual"] = feature_distance(self.features(made), self.features(image)).item()
+        return metrics
+
+    def to_minimise(self, metrics: dict[str, float]) -> float:
+        return metrics["val_l1"] + self.options.perceptual_weight * metrics.get("val_perceptual", 0)
+
+
 class DecoderStage:
     name = "decoder"
     builds_on = ("vae",)  # and not "unet", though that paints latents for it: when it trains on, this decoder stays of use
@@ -86,13 +139,10 @@ class DecoderStage:
         self.vae = AutoencoderKL(self.before.config)
         load_vars(self.vae.state_dict(), module_arrays(self.before), folder / "vae", "the autoencoder")
         freeze(self.vae.encoder), freeze(self.vae.quant_conv)
-        self.backbone = load_backbone(self.name, "perceptual and adversarial losses")
-        self.discriminator = ProjectedDiscriminator(LITE_CHANNELS)
         recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=options.weight_decay, max_norm=options.max_norm)
         lr, twice = (warmup_cosine(factor * options.lr, options.warmup, options.steps) for factor in (1, 2))  # (Heusel et al. 2017)
-        self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema))}
-        if self.backbone:
-            self.learners["discriminator"] = Learner({"discriminator": self.discriminator}, recipe(twice, ema=None))
+        self.picture_losses = PictureLosses(self.name, options, self.vae.config.downscale, recipe(twice, ema=None))
+        self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema)), **self.picture_losses.learners}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
         if self.before.config.scaling_factor is None:
@@ -110,35 +160,12 @@ class DecoderStage:
         """The decoder's step, then the discriminator's on what the decoder has just made."""
         judged = []
         scalars = self.learners["decoder"].step(partial(self.losses, step=step, judged=judged), batches, step)
-        if self.backbone:
-            verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
-            scalars |= {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
-        return scalars
+        return scalars | self.picture_losses.judge(judged, step)
 
     def losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
-        """|x − x̂| + |mean over a cell of x − x̂| + distance of features − the discriminator's scores, as weighted by the options.
-
-        What the discriminator is to judge is added to `judged`.
-        """
+        """Scalars by name, as `PictureLosses` gives them."""
         image = jt.array(batch["image"])
-        reconstruction = self.vae.decode(self.noisy_latents(image, batch))
-        parts = {"l1": l1(reconstruction - image), "tone": tone(reconstruction - image, self.vae.config.downscale)}
-        loss = parts["l1"] + parts["tone"]
-        if self.backbone:
-            with jt.no_grad():
-                real = [map_.stop_grad() for map_ in self.features(image)]
-            fake = self.features(reconstruction)
-            parts |= {"perceptual": feature_distance(fake, real), "adversarial": generator_hinge(self.discriminator(fake))}
-            weight = self.options.adversarial_weight * ramp(step / self.options.steps)
-            loss = loss + self.options.perceptual_weight * parts["perceptual"] + weight * parts["adversarial"]
-            judged.append({"real": real, "fake": [map_.detach() for map_ in fake]})
-        return {"loss": loss, **parts}
-
-    def discriminator_losses(self, batch: dict[str, list[jt.Var]]) -> dict[str, jt.Var]:
-        return {"loss": discriminator_hinge(self.discriminator(batch["real"]), self.discriminator(batch["fake"]))}
-
-    def features(self, picture: jt.Var) -> list[jt.Var]:
-        return lite_maps(self.backbone, picture)
+        return self.picture_losses(self.vae.decode(self.noisy_latents(image, batch)), image, step, judged)
 
     def noisy_latents(self, image: jt.Var, batch: dict[str, np.ndarray]) -> jt.Var:
         """Scaled latents of pictures [B, 3, H, W]: those that the UNet has painted, or their own with noise of a standard deviation that
@@ -153,18 +180,12 @@ class DecoderStage:
         return latents.stop_grad()
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of whole photos, decoded from their own latents: mean absolute error, PSNR in dB, and the distance in features."""
+        """Of whole photos, decoded from their own latents."""
         image = jt.array(batch["image"])
-        mean, _ = self.before.encode(image)
-        reconstruction = jt.clamp(self.vae.decode(mean), -1, 1)
-        square = ((reconstruction - image).numpy() ** 2).mean(axis=(1, 2, 3))
-        metrics = {"val_l1": (reconstruction - image).abs().mean().item(), "val_psnr": -10 * np.log10(square / 4)}
-        if self.backbone:
-            metrics["val_perceptual"] = feature_distance(self.features(reconstruction), self.features(image)).item()
-        return metrics
+        return self.picture_losses.validate(self.vae.decode(self.before.encode(image)[0]), image)
 
     def to_minimise(self, metrics: dict[str, float]) -> float:
-        return metrics["val_l1"] + self.options.perceptual_weight * metrics.get("val_perceptual", 0)
+        return self.picture_losses.to_minimise(metrics)
 
     def preview(self, pairs: list[Pair]) -> list[list[np.ndarray]]:
         """Rows of pictures, uint8 [H, W, 3], under `columns`."""

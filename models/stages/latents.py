@@ -1,6 +1,7 @@
 """The latents of a whole data set, encoded once and kept on disk."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,20 +77,35 @@ def whiten(vae: AutoencoderKL, mean: np.ndarray, covariance: np.ndarray, varianc
     `quant_conv`, and z = W⁻¹ z' + mean into `post_quant_conv`. The posteriors, of `variance` [4] on the mean, stay independent by channel
     and keep the variance that they have on the mean.
     """
+    w, inverse = whitening(covariance)
+    changed = folded(module_arrays(vae), mean, w, inverse, np.log(w**2 @ variance / variance))
+    for name, var in vae.state_dict().items():
+        if name in changed:
+            var.update(jt.array(changed[name])).stop_grad()
+
+
+def whitening(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """covariance^(−1/2) and its inverse, of [C, C]: of all maps that whiten the one that changes least."""
     values, vectors = np.linalg.eigh(covariance)
     w, inverse = (vectors @ np.diag(np.maximum(values, 1e-12) ** power) @ vectors.T for power in (-0.5, 0.5))
+    return w, inverse
+
+
+def folded(
+    weights: Mapping[str, np.ndarray], mean: np.ndarray, w: np.ndarray, inverse: np.ndarray, log: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Of an autoencoder's weights by name those that change, by name, so that its latents are z' = W (z − mean), its pictures are the same,
+    and the log-variances of its posteriors grow by `log` [4]; mean: [4]; W and its inverse: [4, 4]."""
+    names = [f"{conv}.{part}" for conv in ("quant_conv", "post_quant_conv") for part in ("weight", "bias")]
     channels = len(mean)
-    quant_weight, quant_bias, post_weight, post_bias = (
-        var.numpy().astype(np.float64) for conv in (vae.quant_conv, vae.post_quant_conv) for var in (conv.weight, conv.bias)
-    )
+    quant_weight, quant_bias, post_weight, post_bias = (weights[name].astype(np.float64) for name in names)
     quant_weight[:channels] = np.tensordot(w, quant_weight[:channels], 1)
     quant_bias[:channels] = w @ (quant_bias[:channels] - mean)
-    quant_bias[channels:] += np.log(w**2 @ variance / variance)
+    quant_bias[channels:] += log
     post_bias += post_weight[:, :, 0, 0] @ mean
     post_weight[:, :, 0, 0] = post_weight[:, :, 0, 0] @ inverse
-    for conv, weight, bias in ((vae.quant_conv, quant_weight, quant_bias), (vae.post_quant_conv, post_weight, post_bias)):
-        conv.weight.update(jt.array(weight.astype(np.float32))).stop_grad()
-        conv.bias.update(jt.array(bias.astype(np.float32))).stop_grad()
+    changed = (quant_weight, quant_bias, post_weight, post_bias)
+    return {name: array.astype(np.float32) for name, array in zip(names, changed, strict=True)}
 
 
 def cache_latents(vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], folder: Path) -> Latents:
