@@ -14,6 +14,7 @@ from models.painters.text_diffusion import TextDiffusion
 from models.stages.control import ControlStage
 from models.stages.decoder import DecoderStage
 from models.stages.ecgan import ECGANStage
+from models.stages.joint import JointStage
 from models.stages.lggan import LGGANStage
 from models.stages.rcan import RCANStage
 from models.stages.segformer import SegformerStage
@@ -34,6 +35,7 @@ DIFFUSION = {
         "unet": UNetStage.Options(steps=200_000),
         "decoder": DecoderStage.Options(steps=50_000, lr=2e-4),
         "control": ControlStage.Options(steps=50_000, lr=5e-5),
+        "joint": JointStage.Options(steps=50_000, lr=5e-5),
     },
     "small": {
         "vae": VAEStage.Options(
@@ -44,6 +46,7 @@ DIFFUSION = {
         ),
         "decoder": DecoderStage.Options(**SMALL, steps=20_000, batch_size=16, crop_width=128, crop_height=128, lr=2e-4),
         "control": ControlStage.Options(**SMALL, steps=20_000, batch_size=16, lr=1e-4),
+        "joint": JointStage.Options(**SMALL, steps=20_000, batch_size=16, crop_width=128, crop_height=128, lr=1e-4, vae_lr=5e-5),
     },
     "tiny": {
         "vae": VAEStage.Options(
@@ -58,6 +61,10 @@ DIFFUSION = {
             painted=64,
         ),
         "control": ControlStage.Options(**TINY, hint_channels=(8, 16, 32, 64), rank=8, steps=200, lr=5e-4),
+        "joint": JointStage.Options(
+            **TINY, steps=200, batch_size=4, crop_width=128, crop_height=128, lr=2e-4, vae_lr=1e-4, perceptual_weight=0.25,
+            adversarial_weight=0.01,
+        ),
     },
 }  # fmt: skip
 
@@ -130,7 +137,9 @@ SUPER_RESOLUTION = {
 }  # fmt: skip
 
 SYSTEMS = {
-    "diffusion": System((VAEStage, UNetStage, DecoderStage, ControlStage), LatentDiffusion, DIFFUSION, optional=("control",)),
+    "diffusion": System(
+        (VAEStage, UNetStage, DecoderStage, ControlStage, JointStage), LatentDiffusion, DIFFUSION, optional=("control", "joint")
+    ),
     "text": System((VAEStage, UNetStage, StyleStage), TextDiffusion, TEXT, check=check_described_pairs, optional=("style",)),
     "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),
     "lggan": System((LGGANStage,), LGGANPainter, LGGAN),

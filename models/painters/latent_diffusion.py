@@ -69,6 +69,13 @@ class PaintingOptions:
         return found + [f"--lora: there is no adapter {path}" for path, _ in self.adapters if not is_adapter(path)]
 
 
+CLASSES = {  # of networks, and of their configurations
+    "vae": (AutoencoderKL, AutoencoderKLConfig),
+    "unet": (UNet2DConditionModel, UNet2DConditionConfig),
+    "conditioner": (Conditioner, ConditionerConfig),
+}
+
+
 @dataclass
 class LatentDiffusion:
     Options = PaintingOptions
@@ -88,11 +95,15 @@ class LatentDiffusion:
     @classmethod
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
         """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents;
-        where there is one, that of stage decoder, which has a better decoder for them.
+        where there is one, that of stage decoder, which has a better decoder for them. What stage joint has trained, if it has, belongs
+        together and is taken instead; a ControlNet, which has learnt beside the run's own UNet, has no part in that.
 
         Raises UserError where something is missing or damaged.
         """
-        vae = load_network(AutoencoderKL, AutoencoderKLConfig, decoder_folder(run.folder))
+        if (weights / "joint_unet" / "config.json").is_file():
+            joint = load_networks({f"joint_{name}": classes for name, classes in CLASSES.items()}, weights)
+            return cls(run.options["unet"], *joint.values())
+        vae = load_network(*CLASSES["vae"], decoder_folder(run.folder))
         if vae.config.scaling_factor is None:
             raise UserError(f"{run.folder / 'vae'} has been trained anew, and the UNet not yet: go on with MainTrain.py")
         if not (weights / "control" / "config.json").is_file():
@@ -104,7 +115,7 @@ class LatentDiffusion:
     @classmethod
     def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path) -> "LatentDiffusion":
         """With the UNet, the conditioner and what reads captions of a folder. Raises UserError where they are missing or damaged."""
-        classes = {"unet": (UNet2DConditionModel, UNet2DConditionConfig), "conditioner": (Conditioner, ConditionerConfig)}
+        classes = {name: CLASSES[name] for name in ("unet", "conditioner")}
         if not options.words:
             return cls(options, vae, **load_networks(classes, weights))
         if options.text_encoder:

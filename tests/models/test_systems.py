@@ -57,6 +57,7 @@ def test_the_networks_of_a_preset_fit_together(preset):
     ("vae", {"channels": (32, 50, 96, 96)}, ["--vae_channels: 50"]),
     ("unet", {"channels": (64, 102, 192)}, ["--unet_channels: 102 is not a multiple of --unet_norm_groups"]),
     ("unet", {"patch_size": 6}, ["--unet_width 256 is not a multiple of 96"]),
+    ("joint", {"width": 128, "crop_width": 100}, ["--joint_width 128, but the UNet's is 256: give that", "--joint_crop_width 100 is not"]),
     ("unet", {"heads": 3}, ["64 is not a multiple of --unet_heads 3", "128 is not a multiple of --unet_heads 3"]),
     ("unet", {"head_channels": 48}, ["--unet_channels: 64 is not a multiple of --unet_head_channels 48"]),
     ("unet", {"attention": (1, 1)}, ["--unet_attention has 2 values for 3 levels"]),
