@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.small import arguments
+from utils.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = next((path for path in (Path(sys.prefix) / "bin" / "mpirun", shutil.which("mpirun")) if path and Path(path).is_file()), None)
@@ -139,6 +140,14 @@ def test_a_killed_process_ends_the_job_and_the_next_start_resumes(data, tmp_path
     assert steps[-1] == done + 2 and steps.count(done + 1) == 1
 
 
+def ended(job: subprocess.Popen) -> str:
+    """What a job has said that ends by itself."""
+    try:
+        return job.communicate(timeout=100)[0]
+    finally:
+        job.kill()
+
+
 @pytest.mark.parametrize("fault", ["of all processes", "of the main process"])
 def test_a_fault_is_told_and_ends_all(data, tmp_path, fault):
     """Where the main process alone finds it, the others wait for it."""
@@ -148,8 +157,29 @@ def test_a_fault_is_told_and_ends_all(data, tmp_path, fault):
         shutil.copytree(data / "train_resized", root)
         (root / "imgs" / "train_00003.jpg").write_bytes(b"no picture")
     job = start(2, *train(root, tmp_path / "run", **words), "--stage", "vae")
-    try:
-        output = job.communicate(timeout=100)[0]
-    finally:
-        job.kill()
+    output = ended(job)
     assert job.returncode == 2 and ("--vae_batch_size 3" if words else "train_00003.jpg") in output and "Traceback" not in output
+
+
+def test_a_folder_that_another_job_trains_in_is_refused(data, tmp_path):
+    with locked(tmp_path / "run"):
+        job = start(2, *train(data, tmp_path / "run"), "--stage", "vae")
+        output = ended(job)
+    assert job.returncode == 2 and f"in use by process {os.getpid()}" in output and "Traceback" not in output
+
+
+def test_photos_that_vanish_end_all_processes_with_what_was_done_saved(data, tmp_path):
+    """Whichever process it is that misses one: the main process saves, and the others wait for it."""
+    folder, root = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(data / "train_resized", root)
+    job = start(2, *train(root, folder, steps=2000, save_every=2000, validate_every=2000, preview_every=2000), "--stage", "vae")
+    deadline = time.monotonic() + 100
+    while not (folder / "log.jsonl").is_file() or '"step": 2' not in (folder / "log.jsonl").read_text():
+        assert time.monotonic() < deadline and job.poll() is None, job.communicate()[0]
+        time.sleep(0.05)
+    for photo in (root / "imgs").iterdir():
+        photo.unlink()
+    output = ended(job)
+    assert job.returncode == 2 and "What was done is saved." in output and "Traceback" not in output
+    done = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert [path.name for path in (folder / "state" / "vae").iterdir()] == [f"step-{done:08d}.safetensors"]
