@@ -8,7 +8,7 @@ A tuple's bounds and choices are those of each of its values.
 """
 
 import argparse
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import Field, field, fields, replace
 from typing import Any
@@ -96,8 +96,8 @@ def faults(options: object, prefix: str) -> list[str]:
 
 def is_of(kind: type, value: object) -> bool:
     """Whether a value will do for a field of this type; a float must be finite."""
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is float:  # a whole number from JSON may be larger than any float
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return type(value) is kind
 
 

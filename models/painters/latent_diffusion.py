@@ -202,7 +202,7 @@ class LatentDiffusion:
         # it. So both weigh, even where they contradict each other.
         scales = {"mask": options.guidance, "words": options.text_guidance, "reference": options.ref_guidance}
         if self.words:
-            negative = [options.negative_prompt] * len(seeds)
+            negative = [options.negative_prompt if "words" in options.told else ""] * len(seeds)
             told["words"], untold["words"] = self.told_words(captions), self.words.told(negative)
             if captions == negative:  # nothing to lead away from: no evaluation more than without words
                 scales.pop("words")

@@ -31,16 +31,17 @@ def ship(run: Path, target: Path) -> int:
     Raises UserError where `run` is no run, `target` is there, or a weight is too large for float16.
     """
     stored = read_json(run) | dict.fromkeys(("input_path", "val_path", "leave_out"))  # nobody else has those files
-    needed = {path.name for path in run.iterdir() if path.is_dir()} - {*OF_TRAINING}
+    networks = {path.parent.relative_to(run) for path in run.rglob("config.json")}  # of a style too, two folders further down
+    needed = {path for path in networks if not {*OF_TRAINING, ".incomplete"} & {*path.parts}}
     if decoder_folder(run).name != "vae":
-        needed -= {"vae"}  # the other one has its encoder too
+        needed -= {Path("vae")}  # the other one has its encoder too
     with whole_folder(target) as folder:
         write_json(folder / "run.json", stored)
         if (run / "tokenizer.json").is_file():  # of a run's own text encoder
             shutil.copyfile(run / "tokenizer.json", folder / "tokenizer.json")
         for source in (path for name in sorted(needed) for path in sorted((run / name).iterdir()) if path.is_file()):
             copy = folder / source.relative_to(run)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix == ".safetensors":
                 arrays, metadata = read_safetensors(source)
                 write_safetensors(copy, {name: halved(array, name, source) for name, array in arrays.items()}, metadata)

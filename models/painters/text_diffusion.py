@@ -18,7 +18,7 @@ from utils.options import option
 
 @dataclass(frozen=True)
 class TextOptions(PaintingOptions):
-    steps: int = option(50, "sampling steps", least=1)
+    steps: int = option(50, "sampling steps", least=1, most=1000)
     text_guidance: float = option(8.0, "scale for words, 1 for none")
 
     def faults(self) -> list[str]:

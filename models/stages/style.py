@@ -88,15 +88,15 @@ class StyleStage(UNetStage):
         prior = train if self.prior_weight else []
         told = as_tokens(self.words, all_captions([*self.pairs, *prior]))
 
-        def examples(pairs: list[Pair]) -> LatentPairs:
-            latents = cache_latents(self.vae, pairs, self.options.size, self.folder / "latents")
+        def examples(pairs: list[Pair], folder: Path) -> LatentPairs:
+            latents = cache_latents(self.vae, pairs, self.options.size, folder / "latents")
             return LatentPairs(pairs, latents, self.vae.config.scaling_factor, self.options, told, training=False)
 
-        own = examples(self.pairs)
+        own = examples(self.pairs, self.folder)
         if self.enhancement and not self.enhancement.latents.numpy().any():
             self.enhancement.take(np.stack([own.posterior(i, flip=0) for i in range(len(own))]))
             self.learners["style"].restart_average("enhancement")
-        return StyleExamples(own, examples(prior) if prior else None), own
+        return StyleExamples(own, examples(prior, self.folder.parent.parent) if prior else None), own  # the run has those of its pictures
 
     def losses(self, batch: dict[str, np.ndarray], step: int = 0) -> dict[str, jt.Var]:
         found = super().losses({name: array for name, array in batch.items() if not name.startswith("prior ")})

@@ -228,7 +228,9 @@ def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun
             f"{folder / 'run.json'} is missing, though stage {', '.join(sorted(begun - anew))} is there, and with which seed and "
             "split is not known: put it back, or begin all stages anew with --restart and no --stage"
         )
-    theirs = [name for stage in stages if stage not in begun for name in system.stage(stage).networks if (folder / name).exists()]
+    networks = [name for stage in stages if stage not in begun for name in system.stage(stage).networks]
+    # A stage with `parts` keeps latents there before it has learnt anything: a network has a configuration
+    theirs = [name for name in networks if any((folder / name).rglob("config.json"))]
     if theirs and not is_run and not begun:
         raise UserError(f"{folder} holds {', '.join(theirs)}, but is not a run of MainTrain.py: give the run another name with --run")
     if theirs and not anew:

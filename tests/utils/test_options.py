@@ -43,6 +43,7 @@ def test_the_help_says_what_a_field_is_and_what_the_presets_have():
     ({"rate": 1.5}, ["--some_rate is 1.5, but must be at most 1"]),
     ({"rate": float("nan")}, ["--some_rate is nan, but must be a finite number"]),
     ({"rate": float("inf")}, ["--some_rate is inf"]),
+    ({"rate": 10**400}, ["must be a finite number"]),
     ({"channels": (8, 2)}, ["--some_channels is 8 2, but must be at least 4"]),
     ({"channels": ()}, ["--some_channels is , but must be one or more values"]),
     ({"channels": 8}, ["--some_channels is 8, but must be one or more values"]),

@@ -1,5 +1,6 @@
 """A run that is handed on: smaller, and it paints the same."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,14 @@ from utils.errors import UserError
 def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
     run, target = tmp_path / "run", tmp_path / "checkpoints" / "demo"
     write_small_run(run)
-    for name in ("state", "latents", "best"):
-        (run / name).mkdir()
-        (run / name / "anything").write_bytes(b"not for painting")
+    for name in ("state", "latents", "best/unet", ".incomplete/unet", "style/01/latents", "style/01/best/adapter"):
+        (run / name).mkdir(parents=True)
+        (run / name / "config.json").write_bytes(b"not for painting")
+    shutil.copytree(run / "conditioner", run / "style" / "01" / "adapter")  # as far as copying goes, any network will do
     size = ship(run, target)
-    assert {path.name for path in target.iterdir()} == {"run.json", "decoder", "unet", "conditioner"}
+    assert {path.name for path in target.iterdir()} == {"run.json", "decoder", "unet", "conditioner", "style"}
+    files = {path.relative_to(target / "style").as_posix() for path in (target / "style").rglob("*") if path.is_file()}
+    assert files == {"01/adapter/config.json", "01/adapter/diffusion_pytorch_model.safetensors"}
     assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     arrays, metadata = read_safetensors(target / "unet" / "diffusion_pytorch_model.safetensors")
     assert {str(array.dtype) for array in arrays.values()} <= {"float16", "float32"} and metadata["step"] == "4"

@@ -227,6 +227,15 @@ def test_networks_without_their_training_state_are_not_written_over(chosen):
     assert chosen("--stage", "vae") and chosen("--restart")
 
 
+def test_styles_that_were_killed_before_anything_was_learnt_go_on(chosen, tmp_path):
+    write_run(chosen("--system", "text"))
+    write_json(tmp_path / "run" / "style" / "01" / "latents" / "some.json", {})
+    assert chosen("--stage", "style")
+    write_json(tmp_path / "run" / "style" / "01" / "adapter" / "config.json", {})
+    with pytest.raises(UserError, match=r"holds style, but not the training state"):
+        chosen("--stage", "style")
+
+
 def test_training_states_without_their_run_are_not_gone_on_from(chosen):
     """A new seed and split over old weights."""
     run = begin(chosen(), "vae")
