@@ -74,4 +74,6 @@ def find_style_prompts(root):
         pairs += [TestPair(f"{folder.name}/{text}", None, None, in_style(text, folder.name), ".png") for text in prompts.values()]
     if bad:
         raise UserError(report(f"{root}: {len(bad)} faults", bad, "Nothing was painted."))
+    if not pairs:
+        raise UserError(f"Nothing to paint in {root}: no style there has a {PROMPTS} that names something")
     return pairs

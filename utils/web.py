@@ -116,7 +116,7 @@ class Server(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         """Where the page is, as one types it into a browser."""
-        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
+        host = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/{f'{self.token}/' if self.token else ''}"
 
     def process_request(self, request: socket.socket, client_address: tuple) -> None:
@@ -153,7 +153,7 @@ class Server(ThreadingHTTPServer):
             return False
         if port != self.server_port or url.netloc != host or url.username is not None:
             return False
-        names = {"localhost", "127.0.0.1", "::1"} if not self.token else {"localhost", self.host, socket.gethostname().lower()}
+        names = {"localhost", self.host.lower()} | ({socket.gethostname().lower()} if self.token else {"127.0.0.1", "::1"})
         return name in names or (bool(self.token) and is_address(name))
 
 

@@ -93,11 +93,10 @@ def read_adapter(path: Path, networks: Mapping[str, jt.Module]) -> dict[str, Ada
     adapters: dict[str, Adapter] = {}
     for (name, layer), parts in found.items():
         down, up = parts.get("down"), parts.get("up")
-        if down is None or up is None or not fits(own[name][layer].shape, down, up):
+        alpha = parts["alpha"] if "alpha" in parts else stored_alpha(metadata, name, layer)
+        if down is None or up is None or not fits(own[name][layer].shape, down, up) or not np.isfinite(scale := scale_of(alpha, len(down))):
             wrong.append(f"{name} {layer}")
             continue
-        alpha = parts["alpha"].item() if "alpha" in parts else stored_alpha(metadata, name, layer)
-        scale = 1.0 if alpha is None else alpha / len(down)
         adapters.setdefault(name, {})[layer] = (down, up * np.float32(scale))
     others = [name for name, adapter in adapters.items() if metadata.get(f"base_{name}", same := base(networks[name], adapter)) != same]
     if wrong or others or not adapters:
@@ -119,7 +118,7 @@ def stored_metadata(path: Path) -> dict[str, str]:
         try:
             stored = json.loads((path / "config.json").read_text())
             return {f"base_{name}": base for name, base in stored["bases"].items()} | {"negative_prompt": stored["negative_prompt"]}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{path / 'config.json'} is missing or damaged ({error!r}): copy it again, or train again") from error
     return read_metadata(path) if path.suffix == ".safetensors" else {}
 
@@ -142,15 +141,30 @@ def layer_and_part(key: str) -> tuple[str, str | None]:
 def fits(shape: tuple[int, ...], down: np.ndarray, up: np.ndarray) -> bool:
     """Whether up · down can be added to a weight of this shape; so it can where one is of a linear map, the other of a 1x1 convolution."""
     outputs, inputs = shape[0], math.prod(shape[1:])
+    if not down.size or not up.ndim or not down.ndim:
+        return False
     finite = np.isfinite(down).all() and np.isfinite(up).all()
     return bool(finite and up.shape[0] == outputs and up.size == outputs * len(down) and down.size == inputs * len(down))
 
 
-def stored_alpha(metadata: dict[str, str], network: str, layer: str) -> float | None:
-    """A layer's alpha as diffusers stores it beside peft's spelling; None where it does not, which means a scale of 1."""
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    own = [alpha for name, alpha in config.get(f"{network}.alpha_pattern", {}).items() if f".{layer}".endswith(f".{name}")]
-    return own[0] if own else config.get(f"{network}.lora_alpha")
+def stored_alpha(metadata: dict[str, str], network: str, layer: str) -> object:
+    """A layer's alpha as diffusers stores it beside peft's spelling; None where it does not, and nan where that is damaged."""
+    try:
+        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        own = [alpha for name, alpha in config.get(f"{network}.alpha_pattern", {}).items() if f".{layer}".endswith(f".{name}")]
+        return own[0] if own else config.get(f"{network}.lora_alpha")
+    except (ValueError, AttributeError, RecursionError):
+        return math.nan
+
+
+def scale_of(alpha: object, rank: int) -> float:
+    """alpha / rank; 1 where there is no alpha, and nan where what a file has for one is no number."""
+    if alpha is None:
+        return 1.0
+    try:
+        return float(np.asarray(alpha).item()) / rank
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def base(network: jt.Module, adapter: Adapter) -> str:

@@ -13,7 +13,7 @@ from models.networks.rcan import RCAN, RCANConfig, double
 from models.training.run import Run
 from utils.errors import UserError
 from utils.files import remove_leftovers
-from utils.image import resize, write_jpeg
+from utils.image import resize, write_picture
 
 SCALES = (2, 4, 8)  # of pictures that are written beside those of 512x384
 LEAST_TILE = 64
@@ -79,7 +79,7 @@ def enlarge_files(files: list[Path], scales: list[int], super_resolution: SuperR
         for scale in SCALES[: 1 + SCALES.index(max(wanted))]:
             picture = super_resolution.doubled(picture)
             if scale in wanted:
-                write_jpeg(larger(file, scale), picture)
+                write_picture(larger(file, scale), picture)
 
 
 def larger(file: Path, scale: int) -> Path:

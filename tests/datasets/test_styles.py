@@ -38,6 +38,10 @@ def test_faults_are_named_in_one_report(root):
     (root / "02" / "prompt.json").write_text('{"0": "a/b", "1": ""}')
     with pytest.raises(UserError, match="cannot be a file's name"):
         find_style_prompts(root)
+    for path in root.glob("*/prompt.json"):
+        path.unlink()
+    with pytest.raises(UserError, match="Nothing to paint in"):
+        find_style_prompts(root)
     with pytest.raises(UserError, match="holds no style"):
         check_styles(root / "01")
 

@@ -93,6 +93,13 @@ def test_another_name_than_its_own_is_refused(server, host):
     assert ask(server, "GET / HTTP/1.1", host=host and host.replace("PORT", str(server.server_port)))[0] == 421
 
 
+def test_the_name_that_it_was_given_is_its_own():
+    with Server("127.0.0.2", 0, "", lambda method, path: None) as server:
+        names = {name: server.is_own(f"{name}:{server.server_port}") for name in ("127.0.0.2", "localhost", "127.0.0.1", "127.0.0.3")}
+    assert names == {"127.0.0.2": True, "localhost": True, "127.0.0.1": True, "127.0.0.3": False}
+    assert not server.is_own("127.0.0.2:1")
+
+
 def test_two_names_are_refused(server):
     assert ask(server, "GET / HTTP/1.1\r\nHost: OWN")[0] == 421
 

@@ -119,9 +119,18 @@ def test_what_does_not_fit_is_named(tmp_path):
         ({f"{name}.dora_scale": np.ones(64, np.float32)}, "dora_scale"),
         ({f"{name}.lora_up.weight": np.ones((63, 2), np.float32)}, LORA_LAYERS[0]),
         ({f"{name}.lora_up.weight": np.full((64, 2), np.nan, np.float32)}, LORA_LAYERS[0]),
+        ({f"{name}.lora_up.weight": np.array(1, np.float32)}, LORA_LAYERS[0]),
+        ({f"{name}.lora_down.weight": np.array(1, np.float32)}, LORA_LAYERS[0]),
+        ({f"{name}.alpha": np.ones(2, np.float32)}, LORA_LAYERS[0]),
+        ({f"{name}.alpha": np.array(np.inf, np.float32)}, LORA_LAYERS[0]),
     ):
         write_safetensors(tmp_path / "file.safetensors", arrays | changed)
         with pytest.raises(UserError, match=f"file.safetensors is no adapter.*{words}"):
+            read_adapter(tmp_path / "file.safetensors", {"unet": unet})
+    without_alpha = {key: array for key, array in arrays.items() if not key.endswith(".alpha")}
+    for said in ("[]", "no JSON", '{"unet.lora_alpha": [1, 2]}', '{"unet.alpha_pattern": 3}'):
+        write_safetensors(tmp_path / "file.safetensors", without_alpha, {"lora_adapter_metadata": said})
+        with pytest.raises(UserError, match=r"file.safetensors is no adapter"):
             read_adapter(tmp_path / "file.safetensors", {"unet": unet})
     other = UNet2DConditionModel(UNet2DConditionConfig(**UNETS["sd2"] | {"block_out_channels": (16, 32)}))
     with pytest.raises(UserError, match=r"these do not fit: .* and [0-9]+ more"):
