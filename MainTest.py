@@ -138,7 +138,7 @@ def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolutio
     if args.checkpoint is None and args.score:
         check_results(pairs, args.output_path, SIZE)  # says which are missing
     painter = load_painter(args.checkpoint, CHECKPOINTS)
-    note_seeds(pairs, args.output_path, args.seed)
+    note_seeds([pair for pair in pairs if not is_there(args, pair)], args.output_path, args.seed)
     print(f"{len(pairs)} pictures with {args.checkpoint}, to {args.output_path}")
     batches = [pairs[first : first + args.batch_size] for first in range(0, len(pairs), args.batch_size)]
     own = batches[parallel.RANK :: parallel.SIZE]

@@ -11,9 +11,11 @@ A painter is a class with
     paint(masks, references, captions, seeds, options)   pictures uint8 [B, H, W, 3]
 """
 
+import json
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +111,13 @@ def kept(pairs: list[TestPair], folder: Path) -> list[TestPair]:
 
 
 def note_seeds(pairs: list[TestPair], folder: Path, seed: int) -> None:
-    """Writes seeds.json into the folder, where the pictures are of styles: the command's seed, and the own one of each picture."""
+    """Writes seeds.json into the folder, where the pictures are of styles: the command's seed, and the own one of each of the pairs, which
+    are to be painted. Other pictures keep the one that they were painted with."""
     if any(pair.ending == ".png" for pair in pairs):
-        write_json(folder / "seeds.json", {"seed": seed, "pictures": {pair.file: picture_seed(seed, pair.stem, 0) for pair in pairs}})
+        path, before = folder / "seeds.json", {}
+        with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+            before = dict(json.loads(path.read_bytes())["pictures"])
+        write_json(path, {"seed": seed, "pictures": before | {pair.file: picture_seed(seed, pair.stem, 0) for pair in pairs}})
 
 
 def size_of(pairs: list[TestPair]) -> tuple[int, int] | None:

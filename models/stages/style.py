@@ -68,8 +68,8 @@ class StyleStage(UNetStage):
         self.options = replace(options_beside(run, options), empty_captions=0.0)
         self.folder, self.schedule, self.seen = folder, self.options.schedule, None
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae")
-        trained = LatentDiffusion.of(self.options, self.vae, run)
-        self.unet, self.conditioner, self.words = adapt(trained.unet, options.rank), trained.conditioner, trained.words
+        begun = LatentDiffusion.of(self.options, self.vae, run)
+        self.unet, self.conditioner, self.words = adapt(begun.unet, options.rank), begun.conditioner, begun.words
         adapt(self.words.encoder, options.rank)
         networks = {"unet": self.unet, "text_encoder": self.words.encoder}
         self.adapter = Adapters(options.rank, networks, negative_prompt(self.pictures, self.style))

@@ -1,5 +1,6 @@
 """Pictures that are there: kept where they are sound, packed when they have been looked at."""
 
+import json
 import os
 import zipfile
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.test_pairs import TestPair as Wanted
-from models.painters.pictures import SIZE, kept, pack
+from models.painters.pictures import SIZE, kept, note_seeds, pack, picture_seed
 from utils.errors import UserError
 from utils.files import short_node_name
 from utils.image import write_jpeg
@@ -56,3 +57,16 @@ def test_what_a_killed_painting_has_left_is_removed(results):
 def test_the_pictures_are_packed_flat(results):
     with zipfile.ZipFile(pack(PAIRS, results)) as archive:
         assert archive.namelist() == ["a.jpg", "b.jpg", "c.jpg"] and archive.testzip() is None
+
+
+def test_pictures_of_styles_keep_the_seeds_that_they_were_painted_with(tmp_path):
+    pairs = [Wanted(f"01/{stem}", None, None, ending=".png") for stem in "ab"]
+    note_seeds(pairs, tmp_path, 3)
+    note_seeds(pairs[1:], tmp_path, 4)  # the first is there
+    seeds = {"01/a.png": picture_seed(3, "01/a", 0), "01/b.png": picture_seed(4, "01/b", 0)}
+    assert json.loads((tmp_path / "seeds.json").read_text()) == {"seed": 4, "pictures": seeds}
+    (tmp_path / "seeds.json").write_text("[1]")
+    note_seeds(pairs, tmp_path, 3)
+    assert len(json.loads((tmp_path / "seeds.json").read_text())["pictures"]) == 2
+    note_seeds(PAIRS, tmp_path / "other", 3)
+    assert not (tmp_path / "other").exists()
