@@ -89,8 +89,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
-    if args.find_pairs is not find_test_pairs and (args.serve or args.best_of > 1):
-        found += ["--serve and --best_of: this run knows neither masks nor references, which they need"]
+    if args.find_pairs is not find_test_pairs and (args.serve or args.best_of > 1 or args.use_sr or args.color_match != "none"):
+        found += ["--serve, --best_of, --use_sr and --color_match are not for this run, which knows neither masks nor references"]
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))

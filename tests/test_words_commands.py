@@ -85,6 +85,7 @@ def test_pictures_of_words_alone(described, tmp_path):
     assert found == {"listed": ["a.jpg", "b.jpg"], "one": ["prompt.jpg"]}
     assert np.asarray(Image.open(tmp_path / "listed" / "a.jpg")).shape == (64, 96, 3)
     one_sentence(paint("x", "--best_of", 2, "--guidance", 2), "neither masks nor references", "--guidance")
+    one_sentence(paint("x", "--use_sr"), "--use_sr", "neither masks nor references")
     table = {row["name"]: row for row in json.loads((tmp_path / "listed-score" / "score.json").read_text())["table"]}
     assert table["KID (EfficientNet-lite0)"]["value"] > 0 and "200 photos" in table["KID (EfficientNet-lite0)"]["note"]
     assert "needs" in table["CLIP-T"] and not {"total", "mask accuracy", "style", "CLIP-I"} & table.keys()

@@ -38,9 +38,9 @@ class Pictures:
     """What is scored, and with what."""
 
     pairs: list[TestPair]
-    folder: Path  # of the results, <stem>.jpg
+    folder: Path  # of the results, each the `file` of its pair
     photos: list[Path]  # the training pictures, which FID compares with
-    truths: Path | None  # folder of true photos of the masks, <stem>.jpg
+    truths: Path | None  # folder of true photos of the masks, of the same names
     judge: Judge | None
     weights: Path
     style_metric: str
@@ -55,11 +55,11 @@ class Pictures:
 
     @property
     def results(self) -> list[Path]:
-        return [self.folder / f"{pair.stem}.jpg" for pair in self.pairs]
+        return [self.folder / pair.file for pair in self.pairs]
 
     @property
     def true_photos(self) -> list[Path]:
-        return [self.truths / f"{pair.stem}.jpg" for pair in self.pairs]
+        return [self.truths / pair.file for pair in self.pairs]
 
     def have(self, what: str) -> bool:
         """Whether there are masks or references, true photos ("truths"), or captions of some."""

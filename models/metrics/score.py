@@ -308,14 +308,14 @@ def score_folder(
     style_metric: str,
     size: tuple[int, int],
 ) -> Path:
-    """Scores the pictures <stem>.jpg of a folder against the photos of `img_path`, and the true ones if there are; returns the report.
+    """Scores the pictures of the pairs in a folder against the photos of `img_path`, and the true ones if there are; returns the report.
 
     It lies beside them, in <folder>-score/. Raises UserError where one is missing, damaged, or not of `size` = (width, height). Pictures
     without masks may be of any one size.
     """
     if pairs[0].mask is None:
         check_results(pairs[:1], folder)
-        size = open_picture(folder / f"{pairs[0].stem}.jpg").size
+        size = open_picture(folder / pairs[0].file).size
     check_results(pairs, folder, size)
     if truths:
         check_results(pairs, truths)

@@ -128,10 +128,12 @@ class UNetOptions(StageOptions):
             faults.append(f"--unet_mask_channels has {len(self.mask_channels)} values; one for each halving down to 1/{f} is needed")
         if self.prediction_type == "epsilon" and self.zero_snr:
             faults.append("--unet_prediction_type epsilon says nothing of pure noise: give --unet_zero_snr 0 too")
-        return faults + self.faults_of_words()
+        return faults + self.faults_of_words(others)
 
-    def faults_of_words(self) -> list[str]:
+    def faults_of_words(self, others: dict[str, StageOptions]) -> list[str]:
         faults = []
+        if self.words != 2 and "style" in others:  # of system text, whose painter has no masks
+            faults.append(f"--unet_words {self.words}: system text is of captions alone; --system diffusion trains with masks too")
         if self.words == 2 and self.linear_start:
             faults.append("--unet_words 2: the linear start is one from mask and reference; give --unet_linear_start 0 too")
         if self.text_encoder and not self.words:

@@ -219,6 +219,7 @@ def test_faults_of_words_are_told(described, tmp_path):
         ({"text_channels": 17}, "--unet_heads"),
     ):
         assert name in "; ".join(replace(WORDS, **changed).faults(others))
+    assert "system text is of captions alone" in "; ".join(WORDS.faults(others | {"style": OPTIONS["style"]}))
     stage = begun(tmp_path)
     with pytest.raises(UserError, match=r"captions\.json"):
         stage.datasets([replace(pair, captions=()) for pair in described], described[:2])
