@@ -23,14 +23,14 @@ from datasets.pairs import Pair
 from datasets.transforms import color_statistics, random_crop, random_flip, to_array
 from models.losses.reconstruction import kl_divergence
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import LEFT_OUT, Conditioner
+from models.networks.conditioner import Conditioner
 from models.networks.layers import autocast
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, decoder_folder
 from models.stages.decoder import PictureLosses
 from models.stages.latents import folded, whitening
-from models.stages.unet import UNetOptions, UNetStage, options_beside, size_faults
+from models.stages.unet import UNetOptions, UNetStage, options_beside, size_faults, with_some_left_out
 from models.stages.vae import LOGVAR_BOUND, crop_faults
 from models.training.learner import Learner, Recipe
 from models.training.options import StageOptions
@@ -92,10 +92,7 @@ class JointPairs:
             example[name] = rng.standard_normal((self.channels, h // self.cell, w // self.cell), np.float32)
         example |= {"time": np.array(rng.random()), "level": np.array(rng.random(), np.float32)}
         example |= {"colors": color_statistics(photo), "known": np.array(1.0, np.float32)}
-        chance, drop = rng.random(), self.drop
-        for name, dropped in (("mask", chance < 2 * drop), ("reference", drop <= chance < 3 * drop)):
-            example |= LEFT_OUT[name](example) if dropped else {}
-        return example
+        return with_some_left_out(example, self.drop, rng)[0]
 
 
 class LatentStatistics(nn.Module):

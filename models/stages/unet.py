@@ -206,17 +206,13 @@ class LatentPairs:
         # The patches need not be shuffled: the reference encoder has no positions.
         reference, _ = self.posterior(index, int(rng.integers(2)))
         reference = random_crop(reference, reference.shape[1] - p, reference.shape[2] - p, rng)
-        chance, drop = rng.random(), self.drop
-        drop_mask, drop_reference = chance < 2 * drop, drop <= chance < 3 * drop  # below `drop` the mask alone, up to twice that both
         given = {
             "mask": mask,
             "reference": np.ascontiguousarray(reference),
             "colors": self.latents.colors(index),
             "known": np.array(1.0, np.float32),
         }
-        for name, dropped in (("mask", drop_mask), ("reference", drop_reference)):
-            given |= LEFT_OUT[name](given) if dropped else {}
-        return given, drop_mask or drop_reference
+        return with_some_left_out(given, self.drop, rng)
 
     def caption(self, index: int, alone: bool, rng: np.random.Generator) -> str:
         """One of a picture's captions; the empty one where it has none or words are left out, more often where they would stand `alone`."""
@@ -224,6 +220,16 @@ class LatentPairs:
         if not captions or chance < (LONELY if alone else self.empty):
             return ""
         return captions[int(rng.integers(len(captions)))]
+
+
+def with_some_left_out(example: dict[str, np.ndarray], drop: float, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], bool]:
+    """An example with a chance of `drop` without its mask, as often without its reference, and as often without both; and whether it lacks
+    one of them."""
+    chance = rng.random()
+    drop_mask, drop_reference = chance < 2 * drop, drop <= chance < 3 * drop  # below `drop` the mask alone, up to twice that both
+    for name, dropped in (("mask", drop_mask), ("reference", drop_reference)):
+        example = example | (LEFT_OUT[name](example) if dropped else {})
+    return example, drop_mask or drop_reference
 
 
 def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1) -> np.ndarray:
