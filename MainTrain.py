@@ -170,6 +170,7 @@ def main() -> None:
         parallel.wait_for_all()  # before one writes what others have yet to read
         sizes = ", ".join(f"{name} {'x'.join(map(str, run.options[name].size))}" for name in stages)
         print(f"System {run.system}, preset {run.preset}: {sizes}. Run: {folder}")
+        print(f"To watch it: sheets in {folder / 'previews'}, and curves by tensorboard --logdir {folder / 'tensorboard'}")
         restarted = False
         try:
             with parallel.main_first():

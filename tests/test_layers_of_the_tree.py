@@ -64,8 +64,8 @@ def test_nothing_but_the_reference_values_and_the_comparison_of_speed_need_pytor
 
 
 def test_files_are_short_enough_to_be_read():
-    """The two scripts fit in 200 lines, every other file in 400; the README in 200."""
+    """The two scripts fit in 200 lines, every other file in 400; the README, in two languages, in 260."""
     limits = {path: 400 for top in ("models", "datasets", "utils", "tests") for path in (ROOT / top).rglob("*.py")}
-    limits |= dict.fromkeys((ROOT / "MainTrain.py", ROOT / "MainTest.py", ROOT / "README.md"), 200)
+    limits |= dict.fromkeys((ROOT / "MainTrain.py", ROOT / "MainTest.py"), 200) | {ROOT / "README.md": 260}
     lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in limits}
     assert not {path: count for path, count in lines.items() if count > limits[ROOT / path]}

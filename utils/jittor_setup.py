@@ -202,7 +202,7 @@ def choose_device(cache: Path) -> str:
     if nvcc is None or not nvcc.is_file():
         raise UserError(
             f"A CUDA device answers, but {'nvcc' if nvcc is None else nvcc}, to compile for it, is missing: install the CUDA toolkit "
-            '(README, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
+            '(models/README.md, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
         )
     check_driver(nvcc, cuda_driver_version())
     if "nvcc_path" not in os.environ:
@@ -308,7 +308,7 @@ def set_up_cuda() -> None:
     if missing:
         raise UserError(
             f"A CUDA device answers, but Jittor could not use {' and '.join(missing)} of {jittor.flags.nvcc_path}: install what is missing "
-            '(README, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
+            '(models/README.md, "Notes on Jittor"), or put nvcc_path= before the command to compute on the CPU.'
         )
     # By default a convolution's workspace takes up to a quarter of the card, from an allocator that keeps it, and fails where the other
     # one's cache has filled the rest; and the fastest algorithm is sought for the first 100 shapes, which is less than two stages have.

@@ -358,7 +358,7 @@ def print_table(metrics: dict[str, Metric], weights: Path) -> None:
             text = f"{number:>8}   {metric.note}"
         print(f"{name:>{width}}  {text}")
     if any(metric.value is None for metric in metrics.values()):
-        print(f'What is missing is looked for in {weights} (README, "The score").')
+        print(f"What is missing is looked for in {weights} (checkpoints/README.md says which).")
     if "total" not in metrics:
         return
     print("\nPublished (comparable: the style; the rest with the organisers' networks and photos only)")
