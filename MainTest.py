@@ -181,10 +181,10 @@ def main() -> None:
             if there < len(pairs):
                 paint_all(pairs, judge, larger, args)
             parallel.wait_for_all()
-            files = [picture_path(args, pair).resolve() for pair in pairs]
+            files = [args.output_path.resolve() / pair.file for pair in pairs]
             if args.scale:
                 with autocast(args.amp):
-                    enlarge_files(files[parallel.RANK :: parallel.SIZE], args.scale, larger, quiet=not parallel.MAIN)
+                    enlarge_files(files[parallel.RANK :: parallel.SIZE], args.output_path.resolve(), args.scale, larger, not parallel.MAIN)
             if args.zip and parallel.MAIN:
                 print(f"Packed {pack(pairs, args.output_path.resolve())}")
             if args.score and parallel.MAIN:

@@ -103,7 +103,8 @@ def kept(pairs: list[TestPair], folder: Path) -> list[TestPair]:
     Raises UserError naming all that are empty, damaged or not of their size: such a file is not of painting, and nobody says that it may be
     lost.
     """
-    remove_leftovers(folder, "*")
+    for written in {folder, *((folder / pair.file).parent for pair in pairs)}:  # pictures of styles stand a folder further down
+        remove_leftovers(written, "*")
     there = [pair for pair in pairs if (folder / pair.file).is_file()]
     end = "Nothing was painted: remove these files, or paint all anew with --overwrite."
     check_results(there, folder, size_of(pairs), end=end)

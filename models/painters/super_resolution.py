@@ -62,29 +62,30 @@ def published_rcan(file: Path) -> RCAN:
     return network
 
 
-def enlarge_files(files: list[Path], scales: list[int], super_resolution: SuperResolution, quiet: bool) -> None:
-    """Writes each picture at these multiples of its size, a few of SCALES, to the folders of `larger`; under a progress bar unless `quiet`.
+def enlarge_files(files: list[Path], folder: Path, scales: list[int], super_resolution: SuperResolution, quiet: bool) -> None:
+    """Writes each picture in `folder`, or further down in it, at these multiples of its size, a few of SCALES, to the place that `larger`
+    gives it; under a progress bar unless `quiet`.
 
     A larger one that is there is kept, unless its picture has been painted again since. It is made from the file, so that it shows what the
     file shows, whoever painted that and however often this is stopped; JPEG's faults at the quality that is written are those RCAN has
     learnt to see through. Each doubling starts from the last ("continuous super-resolution").
     """
-    for folder in {larger(file, scale).parent for file in files[:1] for scale in scales}:
-        remove_leftovers(folder, "*")
+    for written in {larger(file, scale, folder).parent for file in files for scale in scales}:
+        remove_leftovers(written, "*")
     for file in tqdm(files, desc="enlarging", unit="picture", dynamic_ncols=True, disable=quiet):
-        wanted = [scale for scale in scales if not is_up_to_date(larger(file, scale), file)]
+        wanted = [scale for scale in scales if not is_up_to_date(larger(file, scale, folder), file)]
         if not wanted:
             continue
         picture = read_image(file)
         for scale in SCALES[: 1 + SCALES.index(max(wanted))]:
             picture = super_resolution.doubled(picture)
             if scale in wanted:
-                write_picture(larger(file, scale), picture)
+                write_picture(larger(file, scale, folder), picture)
 
 
-def larger(file: Path, scale: int) -> Path:
-    """Where a picture's larger version goes: into a folder of its own beside that of the picture, <folder>-x<scale>."""
-    return file.parent.with_name(f"{file.parent.name}-x{scale}") / file.name
+def larger(file: Path, scale: int, folder: Path) -> Path:
+    """Where the larger version of a picture in `folder` goes: to the same place in a folder beside that, <folder>-x<scale>."""
+    return folder.with_name(f"{folder.name}-x{scale}") / file.relative_to(folder)
 
 
 def is_up_to_date(made: Path, source: Path) -> bool:

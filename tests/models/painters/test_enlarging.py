@@ -46,33 +46,42 @@ def files(tmp_path):
 
 def test_larger_ones_are_written_beside_and_continue_from_one_another(network, files):
     super_resolution = SuperResolution(network, 0)
-    enlarge_files(files, [4], super_resolution, quiet=True)
+    enlarge_files(files, files[0].parent, [4], super_resolution, quiet=True)
     for file in files:
-        assert larger(file, 4) == file.parents[1] / "results-x4" / file.name and not larger(file, 2).exists()
+        assert larger(file, 4, file.parent) == file.parents[1] / "results-x4" / file.name and not larger(file, 2, file.parent).exists()
         expected = super_resolution.doubled(super_resolution.doubled(read_image(file)))
-        difference = np.abs(read_image(larger(file, 4)).astype(int) - expected)
+        difference = np.abs(read_image(larger(file, 4, file.parent)).astype(int) - expected)
         assert expected.shape == (192, 256, 3) and difference.mean() < 2  # what JPEG makes of it
-    enlarge_files(files, [4, 2], super_resolution, quiet=True)
-    assert read_image(larger(files[0], 2)).shape == (96, 128, 3)
+    enlarge_files(files, files[0].parent, [4, 2], super_resolution, quiet=True)
+    assert read_image(larger(files[0], 2, files[0].parent)).shape == (96, 128, 3)
     assert len([*files[0].parent.iterdir()]) == 2
+
+
+def test_larger_ones_of_styles_keep_the_folder_of_their_style(network, tmp_path):
+    results = tmp_path / "results"
+    styled, leftover = results / "01" / "0.png", tmp_path / "results-x2" / "01" / f".1.png.{os.uname().nodename[:50]}.9999999.tmp"
+    for path in (styled, leftover):
+        write_jpeg(path, draw(0, 0, (64, 48))[0])
+    enlarge_files([styled], results, [2], SuperResolution(network, 0), quiet=True)
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.*"))] == ["results/01/0.png", "results-x2/01/0.png"]
 
 
 @pytest.mark.bit_for_bit
 def test_what_is_there_is_kept_until_its_picture_changes(network, files):
     super_resolution = SuperResolution(network, 0)
-    enlarge_files(files, [2], super_resolution, quiet=True)
-    before = [larger(file, 2).read_bytes() for file in files]
-    larger(files[0], 2).write_bytes(b"mine")
-    larger(files[1], 2).unlink()
-    enlarge_files(files, [2], super_resolution, quiet=True)
-    assert [larger(file, 2).read_bytes() for file in files] == [b"mine", before[1]]
-    os.utime(files[0], ns=(0, larger(files[0], 2).stat().st_mtime_ns + 1))
-    enlarge_files(files, [2], super_resolution, quiet=True)
-    assert [larger(file, 2).read_bytes() for file in files] == before
+    enlarge_files(files, files[0].parent, [2], super_resolution, quiet=True)
+    before = [larger(file, 2, file.parent).read_bytes() for file in files]
+    larger(files[0], 2, files[0].parent).write_bytes(b"mine")
+    larger(files[1], 2, files[0].parent).unlink()
+    enlarge_files(files, files[0].parent, [2], super_resolution, quiet=True)
+    assert [larger(file, 2, file.parent).read_bytes() for file in files] == [b"mine", before[1]]
+    os.utime(files[0], ns=(0, larger(files[0], 2, files[0].parent).stat().st_mtime_ns + 1))
+    enlarge_files(files, files[0].parent, [2], super_resolution, quiet=True)
+    assert [larger(file, 2, file.parent).read_bytes() for file in files] == before
 
 
 def test_a_damaged_picture_is_named(network, files):
     files[1].write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1\.jpg"):
-        enlarge_files(files, [2], SuperResolution(network, 0), quiet=True)
-    assert larger(files[0], 2).is_file()
+        enlarge_files(files, files[0].parent, [2], SuperResolution(network, 0), quiet=True)
+    assert larger(files[0], 2, files[0].parent).is_file()

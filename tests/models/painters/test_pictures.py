@@ -52,6 +52,10 @@ def test_what_a_killed_painting_has_left_is_removed(results):
         path.write_bytes(b"half a picture")
     assert len(kept(PAIRS, results)) == 3
     assert not dead.exists() and living.exists()
+    of_style = results / "01" / dead.name
+    of_style.parent.mkdir()
+    of_style.write_bytes(b"half a picture")
+    assert not kept([Wanted("01/a", None, None, ending=".png")], results) and not of_style.exists()
 
 
 def test_the_pictures_are_packed_flat(results):
