@@ -53,8 +53,11 @@ def check_training_pairs(root, skip_bad=False, workers=WORKERS, report_path=None
     The rest is as in `examine_training_pairs`. Raises UserError also when no pair is left.
     """
     folder, pairs, bad = examine_training_pairs(root, workers, cache, leave_out)
-    photos = {path.stem: path for path in files_in(folder / "imgs", PICTURES)}  # those left out may have captions too
-    captions = find_captions((folder, folder / "imgs"), photos, bad)
+    photos = {path.stem: path for path in files_in(folder / "imgs", PICTURES)}  # those left out may have captions too, whatever these say
+    left_out = {photos[stem] for stem in photos.keys() - {pair.stem for pair in pairs} - {fault.path.stem for fault in bad}}
+    faults = []
+    captions = find_captions((folder, folder / "imgs"), photos, faults)
+    bad += [fault for fault in faults if fault.path not in left_out]
     pairs = [replace(pair, captions=captions.get(pair.stem, ())) for pair in pairs]
     return without_bad(bad, pairs, folder, skip_bad, report_path)
 

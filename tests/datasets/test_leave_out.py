@@ -55,6 +55,12 @@ def test_what_is_left_out_of_training_may_be_damaged_or_alone(root, imgs, masks,
     listing.write_text("a\nb\nc\n")
     assert stems(check_training_pairs(root, leave_out=listing)) == ["d", "e"]
     assert f"3 pictures are left out, as {listing} says" in capsys.readouterr().out
+    (imgs.parent / "captions.json").write_text('{"a.jpg": "", "b": 7, "b.jpg": "water", "d": "a lake"}')
+    assert [pair.captions for pair in check_training_pairs(root, leave_out=listing)] == [("a lake",), ()]
+    (imgs.parent / "captions.json").write_text('{"a": "", "d": "", "x": "a lake"}')
+    with pytest.raises(UserError, match="2 faults"):
+        check_training_pairs(root, leave_out=listing)
+    (imgs.parent / "captions.json").unlink()
     listing.write_text("a\nb\n")
     with pytest.raises(UserError, match="second file of this name: 1"):
         check_training_pairs(root, leave_out=listing)
