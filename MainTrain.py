@@ -41,6 +41,9 @@ ROOT = Path(__file__).resolve().parent
 BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
 WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
 MOST_WORKERS = 1024
+# A run's own text encoder can start from no other, for its tokens are learnt from the run's captions; a style is many networks; and stage
+# joint starts from the run's
+NEVER_PUBLISHED = ("text_encoder", "style", "joint_vae", "joint_unet", "joint_conditioner")
 LESS_MEMORY = "take --preset small, --recompute, or a smaller --batch_size with more --accumulate"
 
 
@@ -75,8 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--skip_bad", action="store_true", help="leave out damaged pictures and masks instead of stopping")
     run.add_argument("--max_minutes", type=float, default=math.inf, help="stop after so long, ready to go on; exit status 0")
     run.add_argument("--workers", type=int, default=WORKERS, help="threads that read pictures (default: %(default)s)")
-    # A run's own text encoder can start from no other, for its tokens are learnt from the run's captions; and a style is many networks
-    for network in (network for stage in system.stages for network in stage.networks if network not in ("text_encoder", "style")):
+    for network in (network for stage in system.stages for network in stage.networks if network not in NEVER_PUBLISHED):
         run.add_argument(f"--init_{network}", type=Path, help=f"start network {network} from published weights (folder or file)")
     run.add_argument("--amp", choices=DTYPES, default="float32", help="precision of products; weights stay float32 (default: %(default)s)")
     run.add_argument("--recompute", action="store_true", help="keep less for the gradient and compute it again: less memory, longer steps")

@@ -139,7 +139,8 @@ class UNetOptions(StageOptions):
         if self.text_encoder and not self.words:
             faults.append("--unet_text_encoder reads captions, which --unet_words 1 would train on")
         if self.text_encoder and not Path(self.text_encoder).is_dir():
-            faults.append(f"--unet_text_encoder: there is no folder {self.text_encoder}")
+            where = "where it has moved, put it back or change text_encoder in run.json"
+            faults.append(f"--unet_text_encoder: there is no folder {self.text_encoder}; {where}")
         if self.words and not self.text_encoder and self.text_channels % self.heads:
             faults.append(f"--unet_text_channels {self.text_channels} is not a multiple of --unet_heads {self.heads}")
         return faults

@@ -89,7 +89,7 @@ def read_run(folder: Path, systems: dict[str, System]) -> Run:
     trained = [stage.name for stage in system.stages if any((folder / network).is_dir() for network in stage.networks)]
     wrong = wrong or [fault for name in trained for fault in options[name].faults(options)]
     if wrong:
-        raise UserError(f"{path} is damaged ({'; '.join(wrong)}): put right what it says there")
+        raise UserError(f"{path} is damaged, or names what is no longer there ({'; '.join(wrong)}): put right what it says")
     return Run(folder, stored["system"], stored["preset"], options, **{name: stored[name] for name in (*OWN, "threads")})
 
 
@@ -215,8 +215,9 @@ def resolved(value: object) -> object:
 
 
 def begun_stages(folder: Path) -> set[str]:
-    """The stages that a run has a training state of, or one of a part (`parts`)."""
-    states = [*folder.glob("state/*"), *folder.glob("*/*/state/*")]
+    """The stages that a run has a training state of, or one of a part (`parts`): <stage>/<part>/state/<stage>, and not what a run that
+    stands in this one's folder has."""
+    states = [*folder.glob("state/*"), *(path for path in folder.glob("*/*/state/*") if path.name == path.parents[2].name)]
     return {path.name for path in states if latest_training_state(path)}
 
 

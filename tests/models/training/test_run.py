@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import MainTrain
 from models.systems import SYSTEMS, painter_file
-from models.training.run import System, choose_run, newest_run, read_run, restart, run_of, stages_of, write_run
+from models.training.run import System, begun_stages, choose_run, newest_run, read_run, restart, run_of, stages_of, write_run
 from utils import parallel
 from utils.checkpoint import save_training_state, write_json
 from utils.errors import UserError
@@ -97,6 +98,14 @@ def test_a_damaged_run_is_said_in_a_sentence(chosen, change, words):
     assert all(word in str(raised.value) for word in (str(path), *words)), raised.value
 
 
+def test_a_text_encoder_that_has_moved_is_named_and_what_to_do(chosen, tmp_path):
+    run = begin(chosen("--unet_words", 1), "vae", "unet")
+    unet = replace(run.options["unet"], text_encoder=str(tmp_path / "clip"))
+    write_run(replace(run, options=run.options | {"unet": unet}))
+    with pytest.raises(UserError, match=f"no folder {tmp_path / 'clip'}; .*put it back or change text_encoder in run.json"):
+        read_run(run.folder, SYSTEMS)
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
 def test_a_file_that_is_no_run_is_said_in_a_sentence(chosen, content):
     run = begin(chosen(), "vae")
@@ -159,6 +168,13 @@ def test_a_system_that_does_not_exist_is_said_in_a_sentence(chosen):
 def test_numbers_that_make_no_sense_are_refused_before_anything_begins(chosen, words, named):
     with pytest.raises(UserError, match=named):
         chosen(*words)
+
+
+def test_networks_that_start_from_the_run_alone_start_from_no_other(chosen, tmp_path):
+    for network in ("joint_vae", "joint_unet", "joint_conditioner"):
+        with pytest.raises(SystemExit):
+            chosen("--stage", "joint", f"--init_{network}", tmp_path)
+    assert chosen("--stage", "control", "--init_control", tmp_path)
 
 
 def test_the_judge_takes_sizes_that_its_cells_divide(chosen):
@@ -234,6 +250,13 @@ def test_styles_that_were_killed_before_anything_was_learnt_go_on(chosen, tmp_pa
     write_json(tmp_path / "run" / "style" / "01" / "adapter" / "config.json", {})
     with pytest.raises(UserError, match=r"holds style, but not the training state"):
         chosen("--stage", "style")
+
+
+def test_what_a_run_in_a_runs_folder_has_begun_is_not_its_own(chosen, tmp_path):
+    run = begin(chosen(), "unet")
+    begin(replace(run, folder=tmp_path / "run" / "further" / "other"), "vae")
+    save_training_state(tmp_path / "run" / "style" / "01" / "state" / "style", 3, {"w": np.zeros(2)}, {}, keep=2)
+    assert begun_stages(tmp_path / "run") == {"unet", "style"}
 
 
 def test_training_states_without_their_run_are_not_gone_on_from(chosen):
