@@ -31,7 +31,10 @@ ENTRANTS = {  # the stage that is trained, and its options
     "control, full": ("control", "--control_form", "full"),
     "control, low rank": ("control", "--control_form", "low_rank"),
 }
-NEEDED = ("run.json", "vae", "decoder", "unet", "conditioner", "state", "latents", "log.jsonl", "checked_training.json")
+NEEDED = (
+    "run.json", "vae", "decoder", "unet", "conditioner", "text_encoder", "tokenizer.json", "state", "latents", "log.jsonl",
+    "checked_training.json",
+)  # fmt: skip
 
 
 def copied(run: Path, target: Path) -> None:

@@ -234,13 +234,15 @@ function sentence(called, value, set) {
 }
 
 function number(option, value, set) {
+  let valid = value; // the last that was
   const input = document.createElement("input");
   Object.assign(input, { type: "number", step: option.kind === "int" ? 1 : "any", value });
   if (option.least !== null) input.min = option.least;
   if (option.most !== null) input.max = option.most;
   input.addEventListener("change", () => {
-    if (!input.value || !input.checkValidity()) input.value = value;
-    set(Number(input.value));
+    if (!input.value || !input.checkValidity()) input.value = valid;
+    valid = Number(input.value);
+    set(valid);
   });
   return input;
 }
