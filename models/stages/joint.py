@@ -130,10 +130,14 @@ class LatentStatistics(nn.Module):
         """What is logged, and bounded: of all channels the mean that is farthest from 0, the smallest and the largest standard deviation;
         and the effective rank of their correlations, the exponential of its spectrum's entropy (Roy & Vetterli 2007)."""
         mean, covariance = moments(self.state_dict())
-        deviation = np.sqrt(np.diag(covariance))
-        spectrum = np.maximum(np.linalg.eigvalsh(covariance / np.outer(deviation, deviation)), 1e-12)
-        shares = spectrum / spectrum.sum()
-        rank = np.exp(-(shares * np.log(shares)).sum())
+        deviation = np.sqrt(np.diag(covariance))  # no number where it is lost in rounding beside the mean
+        correlation = covariance / np.outer(deviation, deviation)
+        if np.isfinite(correlation).all():
+            spectrum = np.maximum(np.linalg.eigvalsh(correlation), 1e-12)
+            shares = spectrum / spectrum.sum()
+            rank = np.exp(-(shares * np.log(shares)).sum())
+        else:  # which no spectrum is found of, and `check` refuses
+            rank = np.nan
         return {
             "latent_mean": float(np.abs(mean).max()), "latent_std_least": float(deviation.min()), "latent_std_most": float(deviation.max()),
             "latent_rank": float(rank),
@@ -196,22 +200,22 @@ class JointStage(UNetStage):
         """The UNet's step on the latents as they are, the autoencoder's, and the discriminator's on what that has just made. Raises
         TrainingError where the latents have left their bounds."""
         judged = []
-        scalars = self.learners["unet"].step(self.losses, [self.encoded(batch, follow=True) for batch in batches], step)
+        scalars = self.learners["unet"].step(self.losses, [self.encoded(batch, step) for batch in batches], step)
         moved = self.learners["vae"].step(partial(self.vae_losses, step=step, judged=judged), batches, step)
         scalars |= {f"vae_{name}": value for name, value in moved.items()} | self.picture_losses.judge(judged, step)
-        found = self.statistics.summary()
-        self.check(found, step)
-        return scalars | found
+        return scalars | self.statistics.summary()
 
-    def encoded(self, batch: dict[str, np.ndarray], follow: bool = False) -> dict[str, np.ndarray]:
+    def encoded(self, batch: dict[str, np.ndarray], step: int | None = None) -> dict[str, np.ndarray]:
         """A batch with the latents of its pictures and references, as `UNetStage` takes them: arrays, by which no gradient finds its way.
-        follow: whether the statistics take them into account."""
+        step: of training, in which the statistics take them into account. Raises TrainingError where these then leave their bounds."""
         with jt.no_grad(), autocast("float32"):
             mean, std = (part.numpy() for part in self.vae.encode(jt.array(batch["image"])))
             reference = self.vae.encode(jt.array(batch["shown"]))[0].numpy()
         latent = mean + std * batch["sample"]
-        if follow:
-            self.statistics.follow(latent)
+        if step is not None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the check says it
+                self.statistics.follow(latent)
+                self.check(self.statistics.summary(), step)  # before they are whitened, which numbers that are none cannot be
         return batch | {"latent": self.statistics.normalised(latent), "reference": self.statistics.normalised(reference)}
 
     def vae_losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:

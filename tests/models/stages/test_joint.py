@@ -52,7 +52,7 @@ def stream_of(stage, pairs):
 
 def test_no_gradient_of_the_diffusion_loss_goes_into_the_encoder(folder, pairs):
     stage = stage_of(folder)
-    loss = stage.losses(stage.encoded(next(stream_of(stage, pairs)), follow=True))["loss"]
+    loss = stage.losses(stage.encoded(next(stream_of(stage, pairs)), step=0))["loss"]
     encoder, unet = ([p for p in network.parameters() if not p.is_stop_grad()] for network in (stage.vae, stage.unet))
     found = jt.grad(loss, encoder + unet)
     assert all((gradient.numpy() == 0).all() for gradient in found[: len(encoder)])
@@ -147,6 +147,22 @@ def test_latents_stay_in_bounds_where_as_published_they_collapse(folder, pairs):
             losses.append(step([next(stream)], i)["mse"])
             other.check(other.statistics.summary(), i)
     assert np.median(losses[-10:]) < 0.8 * np.median(losses[:5])  # what is void of detail is easy to denoise
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30])
+def test_latents_that_are_no_numbers_end_the_training_in_a_sentence(folder, pairs, wrong):
+    stage = stage_of(folder)
+    batch = next(stream_of(stage, pairs))
+    batch["sample"][:] = wrong
+    with pytest.raises(TrainingError, match=r"left their bounds in step 1: .*--joint_vae_lr"):
+        stage.train_step([batch], 0)
+
+
+def test_deviations_that_are_lost_beside_the_mean_are_out_of_bounds(folder):
+    stage = stage_of(folder)
+    load_strict(stage.statistics, {"mean": np.ones(4, np.float32), "square": np.full((4, 4), 1 - 1e-6, np.float32)}, "the test")
+    with pytest.raises(TrainingError, match="a channel's deviation is nan"):
+        stage.check(stage.statistics.summary(), 0)
 
 
 def state_of(stage):
