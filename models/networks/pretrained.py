@@ -128,12 +128,12 @@ def initialise(network: jt.Module, path: Path) -> None:
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
     only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
     A SegFormer published for other classes, or without a decode head, keeps its own last layer or head. An RCAN whose file leaves out the
-    mean of its photos has that of DIV2K.
+    mean of its photos has that of DIV2K. What another network has lent stays that one's.
     Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
     arrays = {pattern.sub(lambda m: m[1] + RENAMED[m[2]], name): array for name, array in read_weights(path).items()}
-    own = module_arrays(network)
+    own, not_lent = module_arrays(network), own_weights(network)
     narrow, wide = arrays.get("conv_in.weight"), own.get("conv_in.weight")
     if narrow is not None and wide is not None and narrow.shape[1] < wide.shape[1]:
         arrays["conv_in.weight"] = np.pad(narrow, ((0, 0), (0, wide.shape[1] - narrow.shape[1]), (0, 0), (0, 0)))
@@ -142,7 +142,7 @@ def initialise(network: jt.Module, path: Path) -> None:
     for name, array in own.items():
         other_classes = name.startswith("decode_head.classifier.") and name in arrays and arrays[name].shape != array.shape
         no_mean = name.startswith(("sub_mean.", "add_mean.")) and name not in arrays
-        if other_classes or no_mean or (headless and name.startswith("decode_head.")):
+        if name not in not_lent or other_classes or no_mean or (headless and name.startswith("decode_head.")):
             arrays[name] = array
         elif name.startswith("class_embedding.") and name not in arrays:
             arrays[name] = np.zeros_like(array) if ".linear_2." in name else array

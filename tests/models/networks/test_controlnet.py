@@ -6,7 +6,7 @@ import pytest
 
 from models.networks.controlnet import ControlNetConfig, ControlNetModel, control_config, control_of, controlled, load_control
 from models.networks.layers import own_weights
-from models.networks.pretrained import WEIGHTS, save_network
+from models.networks.pretrained import WEIGHTS, initialise, save_network
 from models.training.learner import kept
 from tests.golden.networks import CONTROL, TIMESTEPS, UNETS, control_mask, gradient_summary, normal, weights
 from tests.models.networks.test_lora import close
@@ -64,6 +64,10 @@ def test_a_new_one_begins_as_the_unet_adds_nothing_and_goes_round(rank, tmp_path
     again = load_control(tmp_path, unet)
     assert type(again) is type(control) and again.config == control.config
     assert all(np.array_equal(array, module_arrays(again)[name]) for name, array in module_arrays(control).items())
+    begun = new_control(unet, rank)
+    initialise(begun, tmp_path)
+    assert all(np.array_equal(array, module_arrays(begun)[name]) for name, array in module_arrays(control).items())
+    assert {*own_weights(begun)} == {*own_weights(control)}
     unet.conv_out.bias.update(unet.conv_out.bias + 1)
     with pytest.raises(UserError, match="was trained beside another UNet"):
         load_control(tmp_path, unet)
