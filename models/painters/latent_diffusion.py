@@ -102,6 +102,8 @@ class LatentDiffusion:
         """
         if (weights / "joint_unet" / "config.json").is_file():
             joint = load_networks({f"joint_{name}": classes for name, classes in CLASSES.items()}, weights)
+            if (run.folder / "control" / "config.json").is_file():
+                print("What stage joint has trained paints, without the ControlNet of this run: --control_weight changes nothing.")
             return cls(run.options["unet"], *joint.values())
         vae = load_network(*CLASSES["vae"], decoder_folder(run.folder))
         if vae.config.scaling_factor is None:
@@ -147,6 +149,8 @@ class LatentDiffusion:
         self.adapt(options)
         if self.words is None and (options.prompt or options.prompts or options.negative_prompt):
             raise UserError("--prompt, --prompts, --negative_prompt: this run was trained without words; --unet_words 1 trains with them")
+        if self.words is None and "words" in options.told and options.told != type(options).told:
+            raise UserError("--told words: this run was trained without words; --unet_words 1 trains with them")
         with jt.no_grad():
             latents = None if references is None else self.latents_of(references)
             colors = None if references is None else np.stack([color_statistics(photo) for photo in references])

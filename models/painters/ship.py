@@ -14,7 +14,7 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 # isort: split
 import numpy as np
 
-from models.painters.latent_diffusion import decoder_folder
+from models.painters.latent_diffusion import CLASSES, decoder_folder
 from models.training.run import read_json
 from utils.checkpoint import read_safetensors, write_json, write_safetensors
 from utils.errors import UserError, or_exit
@@ -32,21 +32,25 @@ def ship(run: Path, target: Path) -> int:
     """
     stored = read_json(run) | dict.fromkeys(("input_path", "val_path", "leave_out"))  # nobody else has those files
     networks = {path.parent.relative_to(run) for path in run.rglob("config.json")}  # of a style too, two folders further down
-    needed = {path for path in networks if not {*OF_TRAINING, ".incomplete"} & {*path.parts}}
-    if decoder_folder(run).name != "vae":
-        needed -= {Path("vae")}  # the other one has its encoder too
+    needed = {path: path for path in networks if not {*OF_TRAINING, ".incomplete"} & {*path.parts}}
+    if Path("joint_unet") in needed:  # what stage joint has trained takes the places of what it began with, and nothing else paints
+        needed = {Path(f"joint_{name}"): Path(name) for name in CLASSES}
+    elif decoder_folder(run).name != "vae":
+        needed.pop(Path("vae"), None)  # the other one has its encoder too
     with whole_folder(target) as folder:
         write_json(folder / "run.json", stored)
         if (run / "tokenizer.json").is_file():  # of a run's own text encoder
             shutil.copyfile(run / "tokenizer.json", folder / "tokenizer.json")
         for source in (path for name in sorted(needed) for path in sorted((run / name).iterdir()) if path.is_file()):
-            copy = folder / source.relative_to(run)
+            copy = folder / needed[source.parent.relative_to(run)] / source.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix == ".safetensors":
                 arrays, metadata = read_safetensors(source)
                 write_safetensors(copy, {name: halved(array, name, source) for name, array in arrays.items()}, metadata)
             else:
                 shutil.copyfile(source, copy)
+    if text_encoder := stored["stages"].get("unet", {}).get("text_encoder"):
+        print(f"Painting needs {text_encoder} too: hand that on as well, and say where it is as text_encoder in {target / 'run.json'}.")
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 

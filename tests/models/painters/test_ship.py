@@ -1,5 +1,6 @@
 """A run that is handed on: smaller, and it paints the same."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from models.runs import is_shipped
 from models.systems import SYSTEMS, painter_file
 from models.training.run import newest_run, read_run
 from tests.small import write_small_run
-from utils.checkpoint import read_safetensors, write_safetensors
+from utils.checkpoint import read_safetensors, write_json, write_safetensors
 from utils.errors import UserError
 
 
@@ -47,6 +48,27 @@ def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
     command = [sys.executable, "-m", "models.painters.ship", str(run), str(target)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[3])
     assert result.returncode == 2 and "exists already" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints(tmp_path, capsys):
+    run, target = tmp_path / "run", tmp_path / "target"
+    write_small_run(run)
+    for name in ("vae", "unet", "conditioner"):
+        shutil.copytree(run / name, run / f"joint_{name}")
+    shutil.copytree(run / "unet", run / "control")  # as far as copying goes, any network will do
+    for name in ("unet", "decoder"):
+        (run / name / "diffusion_pytorch_model.safetensors").write_bytes(b"not for painting")
+    stored = json.loads((run / "run.json").read_text())
+    stored["stages"]["unet"]["text_encoder"] = "/somewhere/clip"
+    write_json(run / "run.json", stored)
+    ship(run, target)
+    assert {path.name for path in target.iterdir()} == {"run.json", "vae", "unet", "conditioner"}
+    assert "Painting needs /somewhere/clip too" in capsys.readouterr().out
+    stored["stages"]["unet"]["text_encoder"] = ""
+    for folder in (run, target):
+        write_json(folder / "run.json", stored)
+        LatentDiffusion.load(read_run(folder, SYSTEMS), folder)
+        assert ("without the ControlNet" in capsys.readouterr().out) == (folder == run)
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path, monkeypatch):

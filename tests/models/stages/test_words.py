@@ -95,9 +95,10 @@ def test_words_change_nothing_else_of_an_example(stage, described, tmp_path):
     save(plain, tmp_path, 1, 2)
     assert {path.name for path in tmp_path.iterdir()} == {"vae", "unet", "conditioner", "latents", "state"}
     assert "text_channels" not in json.loads((tmp_path / "conditioner" / "config.json").read_text())
-    with pytest.raises(UserError, match="trained without words"):
-        painter = LatentDiffusion.of(OPTIONS["unet"], plain.vae, tmp_path)
-        paint(painter, options=PaintingOptions(steps=2, prompt="a lake"))
+    painter = LatentDiffusion.of(OPTIONS["unet"], plain.vae, tmp_path)
+    for option, given in (("prompt", "a lake"), ("told", ("words",)), ("told", ("mask", "words"))):
+        with pytest.raises(UserError, match=f"--{option}.*trained without words"):
+            paint(painter, options=PaintingOptions(steps=2, **{option: given}))
 
 
 def paint(painter, which=slice(None), captions=("a lake at dusk", "hills in the snow"), **changed):
