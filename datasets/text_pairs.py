@@ -45,7 +45,8 @@ def check_text_pairs(root, skip_bad=False, workers=WORKERS, report_path=None, ca
     if leave_out is not None:
         left_out = read_leave_out(leave_out, images.keys())
         images = {stem: path for stem, path in images.items() if stem not in left_out}
-        bad = [fault for fault in bad if fault.path.stem not in left_out]
+        unread = {info / name for name in set(ids.values()) - {ids[stem] for stem in images}}  # captions of none that is left
+        bad = [fault for fault in bad if fault.path.stem not in left_out and fault.path not in unread]
         print(f"{len(left_out)} pictures are left out, as {leave_out} says.")
     pairs = [Pair(stem, path, None, (captions.get(ids[stem], ""),)) for stem, path in sorted(images.items())]
     decode_all(pairs, bad, workers, cache)

@@ -98,6 +98,11 @@ def test_leave_out_and_cache(root, tmp_path, monkeypatch):
     monkeypatch.setattr(landscape, "_decode", lambda path, formats: decoded.append(path.name) or decode(path, formats))
     check_text_pairs(root, cache=cache)
     assert decoded == ["hills.x-1.jpg"]
+    write(root / "train_info.json", {"lake": "a lake", "hills.x": ""})
+    assert stems(check_text_pairs(root, leave_out=tmp_path / "list.txt")) == ["lake_1", "lake_2"]
+    write(root / "train_info.json", {"lake": "", "hills.x": ""})
+    with pytest.raises(UserError, match="empty caption: 1"):
+        check_text_pairs(root, leave_out=tmp_path / "list.txt")
 
 
 def test_prompts_in_the_files_order(tmp_path):
