@@ -317,12 +317,17 @@ def set_up_cuda() -> None:
     jittor.flags.use_temp_allocator = 0
 
 
+def prepare_or_stop() -> str:
+    """As `prepare`; Ctrl-C ends it with the sentence that it ends the import with."""
+    try:
+        return prepare()
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        sys.exit(130)
+
+
 sys.excepthook = without_tracing_stops(sys.excepthook)
-try:
-    DEVICE = or_exit(prepare)
-except KeyboardInterrupt:
-    print(STOPPED, file=sys.stderr)
-    sys.exit(130)
+DEVICE = or_exit(prepare_or_stop)
 jittor = import_jittor()
 sys.excepthook = without_tracing_stops(sys.excepthook)  # which is now Jittor's
 jittor.flags.use_cuda = int(jittor.has_cuda)
