@@ -1,11 +1,13 @@
 """Hostile use at random: kills, stops, damaged files, full disks, options that make no sense.
 
     python3 tests/fuzz.py --minutes 30 --seed 1 --systems diffusion judge lggan sr
+    python3 tests/fuzz.py --minutes 90 --trials 100 --only killed --systems all     # a kill in each of 100 runs of all stages there are
     python3 tests/fuzz.py --seed 1 --trial 17        # that trial alone, as a failure names it
 
 A small data set is drawn, trained with and painted once, without disturbance. Then each trial disturbs one thing, at random: what must come
 of it is either the same bytes, or one sentence and an exit status that says whose fault it is, never a traceback, a hang or half a file.
-Prints counts, and for each failure what was done, in one line to repeat it; the exit status is 1 where there was one.
+Prints counts, where the signals came, and for each failure what was done, in one line to repeat it; the exit status is 1 where there was
+one. tests/growing_disk.py has the disk that is full at every write.
 """
 
 import argparse
@@ -13,13 +15,13 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -31,49 +33,93 @@ import MainTest
 import MainTrain
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
+from datasets.synthetic.write_styles import write_styles
 from datasets.test_pairs import find_test_pairs
 from models.painters.pictures import painted
 from models.systems import DEFAULT, SYSTEMS
 from models.training.run import choose_run, read_best, read_run
-from tests.hostile import SIZE, Failure, answered, arguments_of, asked, contents, damage, ended, finished, options_of, same
+from tests.hostile import (
+    SIZE,
+    Failure,
+    answered,
+    arguments_of,
+    asked,
+    contents,
+    damage,
+    ended,
+    finished,
+    mounted,
+    options_of,
+    said_to_be_full,
+    same,
+    whereabouts,
+)
 from tests.small import arguments
 from utils.checkpoint import read_training_state, read_weights
 from utils.logger import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("vae", "unet", "decoder")
+OPTIONAL = {name: system for system in SYSTEMS for name in SYSTEMS[system].optional}  # stages, and whose they are
+WORDS = {"unet_text_channels": 16, "unet_text_layers": 1, "unet_text_vocabulary": 300}  # of a small text encoder
 PAINTING = ("--steps", "3", "--batch_size", "2")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training command: what it begins with, and what it leaves where nothing disturbs it."""
+
+    name: str
+    words: list[str]  # all but --run
+    before: Path | None  # a run; None: there is nothing
+    whole: Path
+    seconds: float
+
+    def on(self, run: Path) -> list[str]:
+        """The command for a run in another folder, which is made what it was before, unless it is there."""
+        if self.before and not run.exists():
+            shutil.copytree(self.before, run)
+        return [*self.words, "--run", str(run)]
 
 
 class Base:
     """What every trial starts from: a data set, the run after each of its stages, its pictures and their score, all undisturbed."""
 
-    def __init__(self, place: Path, systems: list[str]):
-        self.place, self.data, self.run, self.systems = place, place / "data", place / "run", systems
+    def __init__(self, place: Path, trained: list[str]):
+        self.place, self.data, self.trained, self.places = place, place / "data", trained, Counter()
         write_dataset(self.data, train=10, test=5, seed=1, size=SIZE, progress=False)
-        self.after, self.seconds = [], []
-        for stage in STAGES:
-            begun = time.monotonic()
-            finished(*self.training(self.run), "--stage", stage)
-            self.seconds.append(time.monotonic() - begun)
-            self.after.append(place / f"after-{stage}")
-            shutil.copytree(self.run, self.after[-1])
+        self.after = [job.whole for job in self.jobs(DEFAULT)[:3]]
+        self.run = self.after[-1]
         begun = time.monotonic()
         finished(*self.painting(self.run, place / "results"), "--score")
         self.painting_seconds = time.monotonic() - begun
 
     @cache  # noqa: B019  (there is one base)
-    def other(self, system: str) -> tuple[Path, float]:
-        """What a system of one stage leaves, and how long that takes."""
-        begun = time.monotonic()
-        finished(*self.training(self.place / system, system=system))
-        return self.place / system, time.monotonic() - begun
+    def jobs(self, name: str) -> list[Job]:
+        """The commands that train a system: its usual stages one by one, and all of them at once with their rehearsal, where there are
+        several. Or the one that trains a stage that must be named, on what is usual."""
+        system, jobs = OPTIONAL.get(name, name), []
+        stages = [name] if name in OPTIONAL else SYSTEMS[system].usual
+        before = self.jobs(system)[-1].whole if name in OPTIONAL else None
+        for stage in stages:
+            whole, words = self.place / f"after-{system}-{stage}", [*self.training(system), "--stage", stage]
+            job = Job(f"{stage} of {system}", words, before, whole, 0.0)
+            begun = time.monotonic()
+            finished(*job.on(whole))
+            before = whole
+            jobs.append(replace(job, seconds=time.monotonic() - begun))
+        if len(jobs) > 1:
+            jobs.append(Job(f"all of {system}", self.training(system), None, before, sum(job.seconds for job in jobs)))
+        return jobs
 
-    def training(self, run: Path, data: Path | None = None, system: str = DEFAULT) -> list[str]:
-        """The command, which compiles its kernels by one process, so that a kill leaves none behind."""
-        words = ["--input_path", str(data or self.data), "--run", str(run), "--val_fraction", "0.3", "--system", system]
-        stages = STAGES if system == DEFAULT else [stage.name for stage in SYSTEMS[system].stages]
-        return [sys.executable, str(ROOT / "MainTrain.py"), *words, *arguments(*stages)]
+    def training(self, system: str = DEFAULT, data: Path | None = None) -> list[str]:
+        """The command that trains a small run of a system, all but --run."""
+        options = arguments(*(stage.name for stage in SYSTEMS[system].stages), **(WORDS if system == "text" else {}))
+        if system == "text":
+            if not (self.place / "styles").exists():
+                write_styles(self.place / "styles", styles=2, pictures=3, prompts=2, size=SIZE)
+            options += ["--style_pictures", str(self.place / "styles")]
+        words = ["--input_path", str(data or self.data), "--val_fraction", "0.3", "--system", system, *options]
+        return [sys.executable, str(ROOT / "MainTrain.py"), *words]
 
     def painting(self, run: Path, output: Path, data: Path | None = None) -> list[str]:
         words = ["--input_path", str(data or self.data), "--img_path", str(data or self.data), "--checkpoint", str(run)]
@@ -84,40 +130,41 @@ class Base:
 # A trial is a function of the base, a generator of chance and an empty folder; it notes what it does, and raises Failure.
 
 
+def killed(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
+    """A kill at a random moment of training; then it ends with the same bytes."""
+    disturbed_training(base, chance, place, note, [signal.SIGKILL])
+
+
 def stopped_training(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
-    """One to three signals at random moments of one stage, or of all three with their rehearsal; then it ends with the same bytes."""
-    which, system = chance.choice([0, 1, 2, None]), chance.choice(base.systems)
-    run, words = place / "run", base.training(place / "run", system=system)
-    if system != DEFAULT:
-        whole, usual = base.other(system)
-    elif which is None:
-        whole, usual = base.after[-1], sum(base.seconds)
-    else:
-        words, whole, usual = [*words, "--stage", STAGES[which]], base.after[which], base.seconds[which]
-        if which:
-            shutil.copytree(base.after[which - 1], run)
-    for _ in range(chance.randint(1, 3)):
-        seconds = chance.uniform(0.3, 1.1 * usual)
-        by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        note(f"signal {by} after {seconds:.2f} s of training {system if system != DEFAULT or which is None else STAGES[which]}")
-        result = ended(*words, stop_after=seconds, by=by)
-        if result.returncode not in (0, -by, 128 + by):
-            raise Failure(f"signal {by} ends it with {result.returncode}: {result.stderr[-1500:]}")
+    """One to three signals of all kinds, in as many attempts."""
+    disturbed_training(base, chance, place, note, chance.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=chance.randint(1, 3)))
+
+
+def disturbed_training(base: Base, chance: random.Random, place: Path, note: Callable, signals: list[signal.Signals]) -> None:
+    job = chance.choice([job for name in base.trained for job in base.jobs(name)])
+    words = job.on(place / "run")
+    for number in signals:
+        disturb(base, number, chance.uniform(0.3, 1.1 * job.seconds), job.name, place / "run", note, words)
     finished(*words)
-    same(run, whole)
+    same(place / "run", job.whole)
 
 
 def stopped_painting(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     words = [*base.painting(base.run, place / "results"), "--score"]
-    for _ in range(chance.randint(1, 3)):
-        seconds, by = chance.uniform(0.3, 1.1 * base.painting_seconds), chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        note(f"signal {by} after {seconds:.2f} s of painting and scoring")
-        result = ended(*words, stop_after=seconds, by=by)
-        if result.returncode not in (0, -by, 128 + by):
-            raise Failure(f"signal {by} ends it with {result.returncode}: {result.stderr[-1500:]}")
+    for number in chance.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=chance.randint(1, 3)):
+        disturb(base, number, chance.uniform(0.3, 1.1 * base.painting_seconds), "painting and scoring", place, note, words)
     finished(*words)
     same(place / "results", base.place / "results")
     same_score(base, place)
+
+
+def disturb(base: Base, number: signal.Signals, seconds: float, what: str, folder: Path, note: Callable, words: list[str]) -> None:
+    """Gives a command, and it a signal after some seconds, and takes down where in its work that came."""
+    note(f"{number.name} after {seconds:.2f} s of {what}")
+    result = ended(*words, stop_after=seconds, by=number)
+    if result.returncode not in (0, -number, 128 + number):
+        raise Failure(f"{number.name} ends it with {result.returncode}: {result.stderr[-1500:]}")
+    base.places[f"{number.name} in {what}: {whereabouts(result, folder)}"] += 1
 
 
 def same_score(base: Base, place: Path) -> None:
@@ -132,7 +179,7 @@ def spoilt_measurements(base: Base, chance: random.Random, place: Path, note: Ca
         shutil.copytree(base.after[0], place / "run")
         shutil.copytree(base.after[1] / "latents", place / "run" / "latents")  # which the UNet would encode
         note(damage(chance, chance.choice(sorted((place / "run").rglob("*.rows")))))
-        finished(*base.training(place / "run"), "--stage", "unet")
+        finished(*base.training(), "--run", str(place / "run"), "--stage", "unet")
         found, whole = (contents(folder) for folder in (place / "run", base.after[1]))
         if any(found.get(name) != content for name, content in whole.items() if not name.endswith(".rows")):
             raise Failure("the UNet differs")
@@ -156,8 +203,7 @@ def damaged_data(base: Base, chance: random.Random, place: Path, note: Callable)
     ):
         asked(check)
     if chance.random() < 0.1:
-        words = [*base.training(place / "run", data), "--stage", "vae", "--skip_bad"]
-        answered(*words)
+        answered(*base.training(data=data), "--run", str(place / "run"), "--stage", "vae", "--skip_bad")
         answered(*base.painting(base.run, place / "results", data), "--zip")
 
 
@@ -186,7 +232,8 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
     ):
         asked(check)
     if chance.random() < 0.15:
-        answered(*chance.choice([base.training(run), [*base.training(run), "--restart"], base.painting(run, place / "results")]))
+        training = [*base.training(), "--run", str(run)]
+        answered(*chance.choice([training, [*training, "--restart"], base.painting(run, place / "results")]))
 
 
 def paint_one(base: Base, run: Path) -> None:
@@ -218,7 +265,7 @@ def strange_options(base: Base, chance: random.Random, place: Path, note: Callab
     options = options_of(main)
     words = [chance.choice(options), *chance.choices(values, k=chance.choice([0, 1, 1, 1, 2]))]
     note(f"{script} {words}")
-    base_words = base.training(place / "run") if main is MainTrain else base.painting(base.run, place / "results")
+    base_words = [*base.training(), "--run", str(place / "run")] if main is MainTrain else base.painting(base.run, place / "results")
 
     def parse() -> None:
         args = main.parse_arguments()
@@ -234,45 +281,39 @@ def strange_options(base: Base, chance: random.Random, place: Path, note: Callab
 
 
 def full_disk(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
-    """A run on a disk that grows each time it is full: each stop says so, and the end is the same."""
-    which, disk = chance.choice([0, 1, 2]), place / "disk"
-    disk.mkdir()
+    """A run on a disk that grows each time it is full: each stop says so, and the end is the same. Left out where one may not mount."""
+    disk, job = place / "disk", chance.choice([job for name in base.trained for job in base.jobs(name)])
     size = chance.randint(1, 40) * 64
-    if which:
-        size += sum(path.stat().st_size // 1024 + 4 for path in base.after[which - 1].rglob("*"))
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], capture_output=True).returncode:
-        note("no right to mount: left out")
-        return
-    try:
-        if which:
-            shutil.copytree(base.after[which - 1], disk / "run")
-        words = [*base.training(disk / "run"), "--stage", STAGES[which]]
+    if job.before:
+        size += sum(path.stat().st_size // 1024 + 4 for path in job.before.rglob("*"))
+    with mounted(disk, size) as grow:
+        if grow is None:
+            return note("no right to mount")
+        words = job.on(disk / "run")
         for _ in range(4):
-            note(f"{size} kB for stage {STAGES[which]}")
+            note(f"{size} kB for {job.name}")
             result = answered(*words)
             if result.returncode == 0:
                 break
-            if "disk full" not in result.stderr and "No space left" not in result.stderr:
-                raise Failure(f"a full disk is not said: {result.stderr[-1500:]}")
+            said_to_be_full(result)
             size += chance.randint(1, 16) * 64
-            subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
-        subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+            grow(size)
+        grow(1 << 20)
         finished(*words)
-        same(disk / "run", base.after[which])
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+        same(disk / "run", job.whole)
 
 
 TRIALS = {  # and how often each comes
-    stopped_training: 8, stopped_painting: 5, full_disk: 5, spoilt_measurements: 4, damaged_data: 40, damaged_weights: 40, damaged_run: 20,
-    damaged_results: 2, strange_options: 60,
+    killed: 4, stopped_training: 4, stopped_painting: 5, full_disk: 5, spoilt_measurements: 4, damaged_data: 40, damaged_weights: 40,
+    damaged_run: 20, damaged_results: 2, strange_options: 60,
 }  # fmt: skip
 
 
-def attempt(base: Base, seed: int, number: int) -> tuple[str, list[str], str | None]:
+def attempt(base: Base, seed: int, number: int, only: str | None) -> tuple[str, list[str], str | None]:
     """The name of a trial, what it did, and what went wrong, or None."""
     chance, notes = random.Random(f"{seed} {number}"), []
     (trial,) = chance.choices(list(TRIALS), TRIALS.values())
+    trial = next((other for other in TRIALS if other.__name__ == only), trial)
     with tempfile.TemporaryDirectory(dir=base.place, ignore_cleanup_errors=True) as place:
         try:
             trial(base, chance, Path(place), notes.append)
@@ -287,21 +328,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0, help="begin trials for so long")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--systems", nargs="+", default=[DEFAULT], choices=(DEFAULT, "judge", "lggan", "sr"), help="that are trained")
+    names = sorted({*SYSTEMS, *OPTIONAL})
+    parser.add_argument(
+        "--systems", nargs="+", default=[DEFAULT], choices=[*names, "all"], help="that are trained, and stages that must be named to be"
+    )
+    parser.add_argument("--only", choices=[trial.__name__ for trial in TRIALS], help="trials of this kind")
+    parser.add_argument("--trials", type=int, default=sys.maxsize, help="as many at most")
     parser.add_argument("--trial", type=int, help="this one alone")
     args = parser.parse_args()
     counts, failures = Counter(), []
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as place:
-        base = Base(Path(place), args.systems)
-        end, number = time.monotonic() + 60 * args.minutes, args.trial or 0
-        while time.monotonic() < end and (args.trial is None or number == args.trial):
-            name, notes, wrong = attempt(base, args.seed, number)
+        base = Base(Path(place), names if "all" in args.systems else args.systems)
+        end, numbers = time.monotonic() + 60 * args.minutes, range(args.trials) if args.trial is None else [args.trial]
+        for number in numbers:
+            if time.monotonic() > end:
+                break
+            name, notes, wrong = attempt(base, args.seed, number, args.only)
             counts[name] += 1
             if wrong is not None:
                 failures.append(name)
-                again = f"python3 tests/fuzz.py --systems {' '.join(args.systems)} --seed {args.seed} --trial {number}"
+                only = f"--only {args.only} " if args.only else ""
+                again = f"python3 tests/fuzz.py {only}--systems {' '.join(args.systems)} --seed {args.seed} --trial {number}"
                 print(f"\nFAILURE of {name}: {again}", *notes, wrong, sep="\n  ", flush=True)
-            number += 1
+    print("", *(f"{n:4} {where}" for where, n in sorted(base.places.items())), sep="\n")
     print(f"\n{sum(counts.values())} trials, {len(failures)} failures: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
     return 1 if failures else 0
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,8 @@ class Failure(Exception):
 def ended(*command: str, stop_after: float | None = None, by: int = signal.SIGKILL) -> subprocess.CompletedProcess:
     """A command run to its end, or to a signal to all its processes after some seconds. Raises Failure where it hangs or leaves a
     traceback."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd="/")
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # what a killed process has printed is seen
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd="/", env=environment)
     try:
         output, errors = process.communicate(timeout=stop_after or LIMIT)
     except subprocess.TimeoutExpired:
@@ -71,12 +73,13 @@ def contents(folder: Path) -> dict[str, bytes]:
         name = str(path.relative_to(folder))
         if path.name.endswith((".tmp", ".partial")) or path.name in (".incomplete", "rehearsal"):
             raise Failure(f"{name} is left behind")
-        if path.is_file() and not name.startswith("tensorboard") and path.name not in (".lock", "log.jsonl", "checked_training.json"):
+        if path.is_file() and "tensorboard" not in path.parts and path.name not in (".lock", "log.jsonl", "checked_training.json"):
             found[name] = path.read_bytes()
-    for line in read_log(folder / "log.jsonl"):
-        own = {key: value for key, value in line.items() if key not in ("time", "seconds", "waited")}
-        kind = "loss" if "loss" in own else "validation"
-        found[f"log {line['stage']} {line['step']} {kind}"] = json.dumps(own, sort_keys=True).encode()
+    for log in folder.rglob("log.jsonl"):
+        for line in read_log(log):
+            own = {key: value for key, value in line.items() if key not in ("time", "seconds", "waited")}
+            kind = "loss" if "loss" in own else "validation"
+            found[f"{log.relative_to(folder)} {line['stage']} {line['step']} {kind}"] = json.dumps(own, sort_keys=True).encode()
     return found
 
 
@@ -85,10 +88,39 @@ def same(folder: Path, other: Path) -> None:
     step beside its last one."""
     one, two = contents(folder), contents(other)
     for name in one.keys() ^ two.keys():
-        if name.startswith(("previews/", "state/")):
+        if {"previews", "state"} & {*Path(name).parts}:
             one.pop(name, None), two.pop(name, None)
     if one != two:
         raise Failure(f"differs in {', '.join(sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)))}")
+
+
+def whereabouts(result: subprocess.CompletedProcess, folder: Path) -> str:
+    """Where in its work a command was that has been stopped: the last of its progress bars or lines, and the files half-written."""
+    bars = re.findall(r"([a-z ]+): +[^|]*\|[^|]*\| (\d+/\d+)", result.stderr)
+    lines = [" ".join(re.findall(r"[A-Za-z]+", line)[:3]) for line in result.stdout.splitlines() if line.strip()]
+    where = "{} {}".format(*bars[-1]) if bars else f"after '{lines[-1]} …'" if lines else "starting"
+    half = sorted({path.name.split(".")[1] for path in folder.rglob(".*.tmp")})
+    return where + (f", writing {', '.join(half)}" if half else "")
+
+
+def said_to_be_full(result: subprocess.CompletedProcess) -> None:
+    """Raises Failure where a command that could not end does not say, last and in a sentence, that a disk is full."""
+    lines = re.split(r"[\r\n]+", result.stderr.strip())
+    if "disk full" not in lines[-1] and "No space left" not in lines[-1]:
+        raise Failure(f"a full disk is not said: {result.stderr[-1500:]}")
+
+
+@contextmanager
+def mounted(disk: Path, size: int) -> Iterator[Callable | None]:
+    """A disk in memory of so many kB, until the block ends. Yields what makes it larger, None where one has no right to mount."""
+    disk.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], capture_output=True).returncode:
+        yield None
+        return
+    try:
+        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def asked(check: Callable, must: bool = False) -> None:
