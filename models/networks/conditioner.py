@@ -10,7 +10,8 @@ The reference reaches it twice as well. Patches of its latents become tokens for
 cannot say where anything was. Statistics of its colours and latents join the time embedding.
 
 Words reach it twice too: the hidden states of a text encoder (models/networks/text_encoder.py), one for each token of the caption, stand
-beside the reference's tokens, and the state at the end of the caption is added to the statistics.
+beside the reference's tokens, and the state at the end of the caption says what the statistics of a reference would be, which stands in for
+them where none is told, in the linear start too. In training that is compared with the photo that is described.
 
 Any condition can be left out for guidance, picture by picture: an unknown mask has no class anywhere, an unknown reference is one learnt
 token (`LEFT_OUT`), and a caption that is not told is the empty one, for which the text encoder has states as for any other. A conditioner
@@ -35,6 +36,7 @@ from models.ops.kernels import on_cuda
 from models.ops.one_hot import class_shares, one_hot, one_hot_conv
 from models.ops.transpose import swap_last_axes
 
+Given = dict[str, dict[str, np.ndarray | jt.Var]]  # for each condition, what its encoder takes, by the names of its arguments
 UNKNOWN = 255  # mask value of a pixel without class
 
 
@@ -125,6 +127,16 @@ class MaskEncoder(nn.Module):
         return Conditions(shares=shares, level_features=features)
 
 
+def reference_statistics(latents: jt.Var, colors: jt.Var, known: jt.Var) -> jt.Var:
+    """[B, S] of latents [B, 4, h, w] and colours [B, 54] of photos: mean and standard deviation of each latent channel, the colours, and 1
+    for a photo that is told; all of them 0 where `known` [B] is."""
+    flat = latents.reshape(*latents.shape[:2], -1)  # [B, 4, hw]
+    mean = flat.mean(dim=2)
+    std = ((flat - mean.unsqueeze(2)).sqr().mean(dim=2) + 1e-6).sqrt()
+    column = known.reshape(-1, 1)
+    return jt.concat([jt.concat([mean, std, colors], dim=1) * column, column], dim=1)
+
+
 class ReferenceEncoder(nn.Module):
     """Latents of the reference photo [B, 4, h, w], h and w multiples of the patch size, its colours and whether it is known → tokens and
     statistics. The (h/p)(w/p) tokens have no positions: they are a set."""
@@ -144,12 +156,7 @@ class ReferenceEncoder(nn.Module):
         colors: jt.Var,  # color statistics [B, 54]
         known: jt.Var,  # float32 [B], 1 where the reference is told, 0 where it is left out
     ) -> Conditions:
-        flat = latents.reshape(*latents.shape[:2], -1)  # [B, 4, hw]
-        mean = flat.mean(dim=2)
-        std = ((flat - mean.unsqueeze(2)).sqr().mean(dim=2) + 1e-6).sqrt()
-        column = known.reshape(-1, 1)
-        statistics = jt.concat([jt.concat([mean, std, colors], dim=1) * column, column], dim=1)
-        return Conditions(tokens=self.tokens(latents, known.reshape(-1, 1, 1)), statistics=statistics)
+        return Conditions(tokens=self.tokens(latents, known.reshape(-1, 1, 1)), statistics=reference_statistics(latents, colors, known))
 
     def tokens(self, latents: jt.Var, known: jt.Var) -> jt.Var:
         x = self.patch_embed(latents)  # [B, D, h/p, w/p]
@@ -159,7 +166,8 @@ class ReferenceEncoder(nn.Module):
 
 
 class WordsEncoder(nn.Module):
-    """Hidden states of a caption's tokens [B, L, C], and of these that at its end [B, C] → tokens and statistics.
+    """Hidden states of a caption's tokens [B, L, C], and of these that at its end [B, C] → tokens, and what the statistics of a photo that
+    looks so are expected to be, as in `reference_statistics`.
 
     Where the UNet attends to as many channels as there are, the states start as they are: a published UNet knows them.
     """
@@ -174,7 +182,10 @@ class WordsEncoder(nn.Module):
         self.pooled = zeros_(Linear(channels, config.num_statistics))
 
     def execute(self, states: jt.Var, pooled: jt.Var) -> Conditions:
-        return Conditions(tokens=self.project(states).float32(), statistics=self.pooled(pooled).float32())  # as the reference's are
+        return Conditions(tokens=self.project(states).float32(), statistics=self.told_statistics(pooled))  # as the reference's are
+
+    def told_statistics(self, pooled: jt.Var) -> jt.Var:
+        return self.pooled(pooled).float32()
 
 
 # By condition; what each is given, by the names of its arguments
@@ -204,18 +215,28 @@ class Conditioner(nn.Module):
     def config(self) -> ConditionerConfig:
         return self._config
 
-    def execute(self, given: dict[str, dict[str, np.ndarray | jt.Var]]) -> Conditions:
+    def execute(self, given: Given) -> Conditions:
         """`given`: for each condition of the configuration, the arrays that its encoder takes, or Vars to which a gradient goes."""
-        parts = []
+        parts = {}
         for name in self.config.conditions:
             arrays = {argument: as_var(array) for argument, array in given[name].items()}
-            parts.append(getattr(self, f"{name}_encoder")(**arrays))
-        conditions = joined(parts)
+            parts[name] = getattr(self, f"{name}_encoder")(**arrays)
+        if {"reference", "words"} <= parts.keys():  # one set of statistics, and not the sum of two
+            unknown = 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
+            parts["words"] = parts["words"]._replace(statistics=parts["words"].statistics * unknown)
+        conditions = joined(list(parts.values()))
         if self.config.linear_start:
             latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
             mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
-            conditions = conditions._replace(prior=self.linear_start.prior(conditions.shares, mean, known))
+            prior = self.linear_start.prior(conditions.shares, mean, known, self.expected_mean(given) if "words" in given else None)
+            conditions = conditions._replace(prior=prior)
         return conditions
+
+    def expected_mean(self, given: Given) -> jt.Var:
+        """Of a picture's latents, by what words tell, [B, 4]; the training set's as far as they do not. It takes no gradient: what words
+        tell is learnt from photos."""
+        told = self.words_encoder.told_statistics(as_var(given["words"]["pooled"])).stop_grad()
+        return told[:, : self.config.latent_channels] + self.linear_start.mean.unsqueeze(0) * (1 - told[:, -1:])
 
 
 def denoise(

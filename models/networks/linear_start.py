@@ -4,9 +4,9 @@ Latents are modelled as x_0 = M + r. M follows from the conditions:
 
     M = mean of the reference's latents + Σ_class share(class, cell) · (m_class + y(cell) · n_class)
 
-with y from −1 at the top to 1 at the bottom; where the reference is not told, the mean of the training set stands for its own, and a mask
-that is not told has shares of 0. The rest r is Gaussian noise, independent in the coefficients of the orthonormal discrete cosine transform
-(DCT), of power S(channel, frequency). Then, with x_t = α x_0 + σ ε, exactly
+with y from −1 at the top to 1 at the bottom; where the reference is not told, what words lead one to expect stands for its mean, or without
+words the mean of the training set, and a mask that is not told has shares of 0. The rest r is Gaussian noise, independent in the
+coefficients of the orthonormal discrete cosine transform (DCT), of power S(channel, frequency). Then, with x_t = α x_0 + σ ε, exactly
 
     E[x_0 | x_t] = M + DCT⁻¹( α S / (α² S + σ²) · DCT(x_t − α M) )
     E[ε | x_t]   =     DCT⁻¹(   σ / (α² S + σ²) · DCT(x_t − α M) )
@@ -56,13 +56,14 @@ class LinearStart(nn.Module):
         self.classes = jt.zeros(2 * channels, num_classes).stop_grad()  # m and n
         self.power = jt.ones(CASES, channels, *size).stop_grad()  # S by case, of latents of size (h, w)
 
-    def prior(self, shares: jt.Var, reference_mean: jt.Var, known: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """M and S, [B, C, h, w] each, of class shares [B, 29, h, w], the mean of the reference's latents [B, C] and `known` [B]."""
+    def prior(self, shares: jt.Var, reference_mean: jt.Var, known: jt.Var, without: jt.Var | None = None) -> tuple[jt.Var, jt.Var]:
+        """M and S, [B, C, h, w] each, of class shares [B, 29, h, w], the mean of the reference's latents [B, C] and `known` [B]; `without`
+        [B, C] stands for that mean where the reference is not told, by default the training set's."""
         h, w = shares.shape[2:]
         classes = nn.conv2d(shares, self.classes.unsqueeze(-1).unsqueeze(-1))  # [B, 2C, h, w]
         m, n = classes.chunk(2, dim=1)
         column = known.reshape(-1, 1)
-        base = reference_mean * column + self.mean.unsqueeze(0) * (1 - column)
+        base = reference_mean * column + (self.mean.unsqueeze(0) if without is None else without) * (1 - column)
         mean = base.unsqueeze(-1).unsqueeze(-1) + m + n * jt.array(heights(h))
         mask_told = (shares.reshape(shares.shape[0], -1).sum(dim=1) > 0).float32()  # [B]
         cases = [(1 - mask_told) * (1 - known), (1 - mask_told) * known, mask_told * (1 - known), mask_told * known]

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.pairs import Pair
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import denoise
+from models.networks.conditioner import Given, denoise
 from models.networks.controlnet import control_config, control_of, controlled
 from models.networks.pretrained import load_network
 from models.painters.latent_diffusion import LatentDiffusion
@@ -47,7 +47,7 @@ class ControlStage(UNetStage):
 
     def __init__(self, options: ControlOptions, folder: Path):
         self.options = options_beside(folder, options)
-        self.folder, self.schedule, self.seen = folder, self.options.schedule, None
+        self.folder, self.schedule = folder, self.options.schedule
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
         trained = LatentDiffusion.of(self.options, self.vae, folder)
         self.unet, self.conditioner, self.words = trained.unet, trained.conditioner, trained.words
@@ -60,9 +60,9 @@ class ControlStage(UNetStage):
         """What the run's text encoder has made of each caption."""
         return as_states(self.words, all_captions([*train, *validation]), self.folder / "latents")
 
-    def prediction(self, batch: dict[str, np.ndarray], t: np.ndarray) -> tuple[jt.Var, jt.Var]:
+    def prediction(self, batch: dict[str, np.ndarray], given: Given, t: np.ndarray) -> tuple[jt.Var, jt.Var]:
         with jt.no_grad():
-            conditions = self.conditioner(self.given(batch))
+            conditions = self.conditioner(given)
         noisy = jt.array(self.schedule.add_noise(batch["latent"], batch["noise"], t))
         predictor = controlled(self.unet, self.control, self.control.hint(batch["mask"]))
         return noisy, denoise(predictor, noisy, t, conditions, self.schedule, self.options.prediction_type)

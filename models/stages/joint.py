@@ -176,7 +176,7 @@ class JointStage(UNetStage):
     def __init__(self, options: JointOptions, folder: Path):
         self.options = options_beside(folder, options)
         self.own, self.folder, self.schedule = options, folder, self.options.schedule
-        self.words = self.seen = None
+        self.words = None
         before = load_network(AutoencoderKL, AutoencoderKLConfig, decoder_folder(folder))  # the better decoder, where there is one
         trained = LatentDiffusion.of(self.options, before, folder)
         self.vae = copied(AutoencoderKL, before)

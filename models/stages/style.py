@@ -10,6 +10,7 @@ import numpy as np
 from datasets.pairs import Pair
 from datasets.styles import check_styles, negative_prompt, style_folders
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from models.networks.conditioner import Given
 from models.networks.lora import adapt
 from models.networks.lora_files import Adapters
 from models.networks.pretrained import load_network
@@ -66,7 +67,7 @@ class StyleStage(UNetStage):
     def __init__(self, options: StyleOptions, folder: Path):
         run, self.style, self.pictures = folder.parent.parent, folder.name, options.pictures
         self.options = replace(options_beside(run, options), empty_captions=0.0)
-        self.folder, self.schedule, self.seen = folder, self.options.schedule, None
+        self.folder, self.schedule = folder, self.options.schedule
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae")
         begun = LatentDiffusion.of(self.options, self.vae, run)
         self.unet, self.conditioner, self.words = adapt(begun.unet, options.rank), begun.conditioner, begun.words
@@ -106,7 +107,7 @@ class StyleStage(UNetStage):
             found["loss"] += self.prior_weight * found["prior"]
         return found
 
-    def given(self, batch: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray | jt.Var]]:
+    def given(self, batch: dict[str, np.ndarray]) -> Given:
         given = super().given(batch)
         if self.enhancement and "plain" not in batch:
             given["words"]["states"] = given["words"]["states"] + self.enhancement()

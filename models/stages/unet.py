@@ -15,7 +15,7 @@ from datasets.pairs import Pair
 from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, denoise
+from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, Given, as_var, denoise, reference_statistics
 from models.networks.pretrained import load_network
 from models.networks.text_encoder import LEAST_VOCABULARY, Words, load_text_encoder, small_text_encoder, text_channels
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
@@ -33,6 +33,7 @@ from utils.options import from_stored, option
 PREVIEW = PaintingOptions(steps=20)
 STATISTICS = 2000  # pictures that the linear start is measured on, at most
 CONDITIONS = {0: ("mask", "reference"), 1: ("mask", "reference", "words"), 2: ("words",)}  # by --unet_words
+DESCRIPTION_WEIGHT = 3.0  # of an error that falls from 0.1 to 0.02, beside one of about 0.3
 LONELY = 0.25  # where mask or reference are left out, so large a share of the captions is left out too
 
 
@@ -186,7 +187,7 @@ class LatentPairs:
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """latent and noise: float32 [4, h, w]; time: 0..1, for `stratified`; what `mask_and_reference` gives; and what the text encoder
-        takes of one of the picture's captions, or of the empty one."""
+        takes of one of the picture's captions, or of the empty one, and described: 1, or 0 where it is the empty one."""
         flip = int(rng.integers(2))
         mean, std = self.posterior(index, flip)
         given, alone = ({}, False) if self.options.words == 2 else self.mask_and_reference(index, flip, rng)
@@ -195,7 +196,10 @@ class LatentPairs:
             "noise": rng.standard_normal(mean.shape, np.float32),
             "time": np.array(rng.random()),
         }
-        return example | given | (self.told(self.caption(index, alone, rng)) if self.told else {})
+        if self.told is None:
+            return example | given
+        caption = self.caption(index, alone, rng)
+        return example | given | self.told(caption) | {"described": np.array(float(caption != ""), np.float32)}
 
     def mask_and_reference(self, index: int, flip: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], bool]:
         """mask: uint8 [H, W]; reference: float32 [4, h', w']; colors: [54]; known: 1, or 0 where the reference is left out. A mask that is
@@ -248,6 +252,8 @@ class UNetStage:
     networks = ("unet", "conditioner", "text_encoder")  # the last in a run that trains its own
     columns = ("mask", "reference", "result", "truth")
     Options = UNetOptions
+    describes = False  # whether words learn to tell what a reference would
+    seen = None  # the loss on what estimates look like; it takes the autoencoder that `datasets` has brought to scale
 
     def __init__(self, options: UNetOptions, folder: Path):
         self.options, self.folder = options, folder
@@ -263,7 +269,7 @@ class UNetStage:
         self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
         self.schedule = options.schedule
-        self.seen = None  # the loss on what estimates look like; it takes the autoencoder that `datasets` has brought to scale
+        self.describes = options.words == 1
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first
@@ -297,12 +303,16 @@ class UNetStage:
         return learner.step(partial(self.losses, step=step), batches, step)
 
     def losses(self, batch: dict[str, np.ndarray], step: int = 0) -> dict[str, jt.Var]:
-        """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023), and
-        from a step on the distance of what it would look like."""
+        """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023), with
+        words beside references the error of what they tell of these, and from a step on the distance of what it would look like."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps, parallel.RANK, parallel.SIZE)
-        noisy, output = self.prediction(batch, t)
+        given = self.given(batch)
+        noisy, output = self.prediction(batch, given, t)
         error = self.squared_errors(output, batch, t)
         parts = {"loss": (error * jt.array(self.weights(t))).mean(), "mse": error.mean()}
+        if self.describes:
+            parts["description"] = self.description_error(batch, given)
+            parts["loss"] += DESCRIPTION_WEIGHT * parts["description"]
         if self.seen and step >= self.options.perceptual_from:
             parts["perceptual"] = self.seen(noisy, output, batch["latent"], t)
             parts["loss"] += self.options.perceptual_weight * parts["perceptual"]
@@ -310,11 +320,16 @@ class UNetStage:
 
     def errors(self, batch: dict[str, np.ndarray], t: np.ndarray) -> jt.Var:
         """Mean squared error of the prediction, [B], for latents noised to timesteps t [B]."""
-        return self.squared_errors(self.prediction(batch, t)[1], batch, t)
+        return self.squared_errors(self.prediction(batch, self.given(batch), t)[1], batch, t)
 
-    def prediction(self, batch: dict[str, np.ndarray], t: np.ndarray) -> tuple[jt.Var, jt.Var]:
-        """Latents noised to timesteps t [B], and what is predicted of them, [B, 4, h, w] each."""
-        conditions = self.conditioner(self.given(batch))
+    def description_error(self, batch: dict[str, np.ndarray], given: Given) -> jt.Var:
+        """Mean square of how far the statistics of photos are from those that their captions tell. The empty caption tells of no photo."""
+        photos = reference_statistics(*(jt.array(batch[name]) for name in ("reference", "colors", "described")))
+        return (self.conditioner.words_encoder.told_statistics(as_var(given["words"]["pooled"])) - photos).sqr().mean()
+
+    def prediction(self, batch: dict[str, np.ndarray], given: Given, t: np.ndarray) -> tuple[jt.Var, jt.Var]:
+        """Latents noised to timesteps t [B], and what is predicted of them where the conditioner is `given` this, [B, 4, h, w] each."""
+        conditions = self.conditioner(given)
         noisy = jt.array(self.schedule.add_noise(batch["latent"], batch["noise"], t))
         return noisy, denoise(self.unet, noisy, t, conditions, self.schedule, self.options.prediction_type)
 
@@ -322,7 +337,7 @@ class UNetStage:
         target = jt.array(self.schedule.target(batch["latent"], batch["noise"], t, self.options.prediction_type))
         return (output - target).sqr().mean(dims=(1, 2, 3))
 
-    def given(self, batch: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray | jt.Var]]:
+    def given(self, batch: dict[str, np.ndarray]) -> Given:
         """What the conditioner takes of a batch, by condition."""
         given = {}
         if "mask" in batch:
@@ -339,8 +354,8 @@ class UNetStage:
 
     def validate(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The loss with the right conditions, and with another picture's mask, reference or words; with mask and words alone, and so with
-        other words; where estimates are looked at, how different they look; and with the right ones the squared error by tenths of the
-        timesteps, val_mse_0 to val_mse_9."""
+        other words; where estimates are looked at, how different they look; how far off is what words tell of photos; and with the right
+        conditions the squared error by tenths of the timesteps, val_mse_0 to val_mse_9."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps)
         weights = self.weights(t)
 
@@ -349,11 +364,14 @@ class UNetStage:
             return self.errors(batch | changed, t).numpy() * weights
 
         words = ("ids", "states", "pooled")
-        noisy, output = self.prediction(batch, t)
+        given = self.given(batch)
+        noisy, output = self.prediction(batch, given, t)
         right = self.squared_errors(output, batch, t).numpy()
         metrics = {"val_loss": right * weights}
         if self.seen:
             metrics["val_perceptual"] = self.seen(noisy, output, batch["latent"], t).item()
+        if self.describes:
+            metrics["val_description"] = self.description_error(batch, given).item()
         if len(t) > 1 and "mask" in batch:  # a single picture has no other
             metrics["val_loss_other_mask"] = loss(batch, "mask")
             metrics["val_loss_other_reference"] = loss(batch, "reference", "colors")

@@ -32,7 +32,7 @@ def stage(pairs, tmp_path_factory):
 
 
 def test_it_has_a_gradient_where_the_estimate_means_something(stage):
-    noisy, output = stage.prediction(stage.batch, T)
+    noisy, output = stage.prediction(stage.batch, stage.given(stage.batch), T)
     loss = stage.seen(noisy, output, stage.batch["latent"], T)
     assert 0 < loss.item() < 4
     by_output, *by_weights = (g.numpy() for g in jt.grad(loss, [output, *stage.unet.parameters()]))
@@ -40,7 +40,7 @@ def test_it_has_a_gradient_where_the_estimate_means_something(stage):
     assert sum(np.abs(gradient).max() > 0 for gradient in by_weights) > 0.9 * len(by_weights)
     assert all(weight.is_stop_grad() for weight in stage.vae.parameters())
     noise_alone = np.array([990, 800])
-    assert stage.seen(*stage.prediction(stage.batch, noise_alone), stage.batch["latent"], noise_alone).item() == 0
+    assert stage.seen(*stage.prediction(stage.batch, stage.given(stage.batch), noise_alone), stage.batch["latent"], noise_alone).item() == 0
 
 
 def test_the_estimate_that_is_looked_at_is_that_of_the_denoiser(stage):

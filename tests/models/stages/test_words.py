@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from datasets.loader import stack
+from models.networks.conditioner import UNKNOWN, reference_statistics
 from models.networks.layers import autocast
 from models.networks.pretrained import save_network, save_networks
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
-from models.stages.unet import UNetOptions, UNetStage
+from models.stages.unet import DESCRIPTION_WEIGHT, UNetOptions, UNetStage
 from models.training.loop import resume, save
 from tests.models.networks.test_text_encoder import write_encoder, write_tokenizer
 from tests.models.stages.conftest import drawn_pairs
@@ -91,7 +92,7 @@ def test_words_change_nothing_else_of_an_example(stage, described, tmp_path):
     stage.training_set.drop = training_set.drop
     for i in range(4):
         one, two = (some.example(i, np.random.default_rng(i)) for some in (training_set, stage.training_set))
-        assert two.keys() - one.keys() == {"ids"} and all(np.array_equal(one[name], two[name]) for name in one)
+        assert two.keys() - one.keys() == {"ids", "described"} and all(np.array_equal(one[name], two[name]) for name in one)
     save(plain, tmp_path, 1, 2)
     assert {path.name for path in tmp_path.iterdir()} == {"vae", "unet", "conditioner", "latents", "state"}
     assert "text_channels" not in json.loads((tmp_path / "conditioner" / "config.json").read_text())
@@ -99,6 +100,43 @@ def test_words_change_nothing_else_of_an_example(stage, described, tmp_path):
     for option, given in (("prompt", "a lake"), ("told", ("words",)), ("told", ("mask", "words"))):
         with pytest.raises(UserError, match=f"--{option}.*trained without words"):
             paint(painter, options=PaintingOptions(steps=2, **{option: given}))
+
+
+def test_words_tell_what_a_reference_would_where_there_is_none(stage):
+    """Told statistics stand in for the reference's, and never add to them; what they are is learnt from the photos."""
+    rng = np.random.default_rng(5)
+    given = {
+        "mask": {"mask": rng.integers(0, 29, (2, 64, 96), np.uint8)},
+        "reference": {"latents": rng.standard_normal((2, 4, 8, 8), np.float32), "colors": rng.random((2, 54), np.float32)},
+        "words": {name: rng.standard_normal(shape, np.float32) for name, shape in (("states", (2, 77, 16)), ("pooled", (2, 16)))},
+    }
+    given["reference"]["known"] = np.array([0, 1], np.float32)
+    told = stage.conditioner.words_encoder.told_statistics(jt.array(given["words"]["pooled"])).numpy()
+    photos = reference_statistics(*(jt.array(given["reference"][name]) for name in ("latents", "colors", "known"))).numpy()
+    conditions = stage.conditioner(given)
+    np.testing.assert_allclose(conditions.statistics.numpy(), [told[0], photos[1]], rtol=1e-5, atol=1e-6)
+    alone = stage.conditioner(given | {"mask": {"mask": np.full((2, 64, 96), UNKNOWN)}}).prior[0].numpy()
+    expected = told[0, :4] + (1 - told[0, -1]) * stage.conditioner.linear_start.mean.numpy()
+    np.testing.assert_allclose(alone.mean(axis=(2, 3)), [expected, photos[1, :4]], rtol=1e-4, atol=1e-5)
+    assert np.abs(told).min() > 0 and not photos[0].any() and photos[1].all()
+
+
+def test_what_words_tell_of_photos_is_learnt(described, tmp_path):
+    """To the photos' statistics, and for the empty caption to those of no photo; the loss has that in it."""
+    stage = begun(tmp_path)
+    training_set, _ = stage.datasets(described, described[:2])
+    batch = stack([training_set.example(i, np.random.default_rng(i)) for i in (0, 3)])
+    assert batch["described"].tolist() == [1, 0]
+
+    def error() -> float:
+        return stage.description_error(batch, stage.given(batch)).item()
+
+    photo = reference_statistics(*(jt.array(batch[name][:1]) for name in ("reference", "colors", "described"))).numpy()
+    assert error() == pytest.approx(np.square(photo).sum() / photo.size / 2, rel=1e-4)  # at first words tell of nothing
+    before = error()
+    for step in range(20):
+        found = stage.train_step([batch], step)
+    assert found["loss"] > DESCRIPTION_WEIGHT * found["description"] > 0 and error() < 0.6 * before
 
 
 def paint(painter, which=slice(None), captions=("a lake at dusk", "hills in the snow"), **changed):
