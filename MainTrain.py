@@ -29,7 +29,7 @@ from models.systems import DEFAULT, SYSTEMS, system_of
 from models.training.loop import train
 from models.training.options import StageOptions
 from models.training.rehearsal import rehearse
-from models.training.run import Run, begun_stages, choose_run, parts, restart, stages_of, write_run
+from models.training.run import Run, begun_stages, choose_run, parts, published_weights, restart, stages_of, write_run
 from utils import parallel
 from utils.errors import UserError, or_exit, telling_of_memory
 from utils.files import locked
@@ -88,11 +88,6 @@ def parse_arguments() -> argparse.Namespace:
         group = parser.add_argument_group(f"stage {stage.name}; the presets' values in parentheses")
         add_arguments(group, stage.Options, f"{stage.name}_", {name: preset[stage.name] for name, preset in system.presets.items()})
     return parser.parse_args()
-
-
-def published_weights(args: argparse.Namespace, stage: type) -> dict[str, Path]:
-    """Where networks of a stage are to start from, by name."""
-    return {network: path for network in stage.networks if (path := getattr(args, f"init_{network}", None)) is not None}
 
 
 def check_arguments(args: argparse.Namespace) -> None:

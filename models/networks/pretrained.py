@@ -13,12 +13,21 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
+from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES
 from models.networks.layers import own_weights
 from utils.checkpoint import as_array, load_strict, load_vars, module_arrays, read_metadata, read_weights, write_json, write_safetensors
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LARGEST = 1 << 16  # number in a configuration: of channels, layers, words
+SCHEDULE = {  # what diffusers' schedulers take where their configuration does not say, but for the two betas, which are Stable Diffusion's
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+}
 ATTEMPTS = 10  # to read networks that are just being written, a second apart
 
 
@@ -120,6 +129,30 @@ def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dic
 
 # Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def published_schedule(unet: Path) -> dict[str, str | int]:
+    """How a published UNet was trained, as options of stage `unet`, by scheduler/scheduler_config.json beside its folder; {} where there is
+    none. Raises UserError where that is damaged, or says what there is not here."""
+    path = (unet if unet.is_dir() else unet.parent).parent / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        said = SCHEDULE | json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): put it back, or remove it and give --unet_prediction_type") from error
+    betas = () if said["beta_schedule"] == "squaredcos_cap_v2" else ("beta_start", "beta_end")
+    wrong = [name for name in ("num_train_timesteps", *betas) if said[name] != SCHEDULE[name]]
+    schedule = {"squaredcos_cap_v2": "cosine"}.get(str(said["beta_schedule"]), said["beta_schedule"])
+    wrong += ["beta_schedule"] if schedule not in NOISE_SCHEDULES else []
+    wrong += ["prediction_type"] if said["prediction_type"] not in PREDICTION_TYPES else []
+    if wrong:
+        raise UserError(f"{path} says of the UNet's training what there is not here: {', '.join(f'{name} {said[name]}' for name in wrong)}")
+    return {
+        "noise_schedule": schedule,
+        "prediction_type": said["prediction_type"],
+        "zero_snr": int(bool(said["rescale_betas_zero_snr"])),
+    }
 
 
 def initialise(network: jt.Module, path: Path) -> None:

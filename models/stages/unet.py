@@ -16,7 +16,7 @@ from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, Given, as_var, denoise, reference_statistics
-from models.networks.pretrained import load_network
+from models.networks.pretrained import load_network, published_schedule
 from models.networks.text_encoder import LEAST_VOCABULARY, Words, load_text_encoder, small_text_encoder, text_channels
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
@@ -77,8 +77,9 @@ class UNetOptions(StageOptions):
     def schedule(self) -> NoiseSchedule:
         return NoiseSchedule.make(self.noise_schedule, rescale_zero_snr=bool(self.zero_snr))
 
-    def for_published_weights(self) -> "UNetOptions":
-        return replace(self, linear_start=0, whiten=0)  # those predict all of it, of latents as they are
+    def for_published_weights(self, weights: dict[str, Path]) -> "UNetOptions":
+        # Those predict all of it, of latents as they are, and with the noise that they were trained with
+        return replace(self, linear_start=0, whiten=0, **(published_schedule(weights["unet"]) if "unet" in weights else {}))
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
         return ConditionerConfig(

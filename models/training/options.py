@@ -1,6 +1,7 @@
 """The options that every stage has. A stage's own `Options` extend them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.training.learner import Recipe
 from utils.lr_schedule import warmup_cosine
@@ -29,8 +30,8 @@ class StageOptions:
         """What does not go together, of these options and of those of the run's `others` by stage: a sentence for each."""
         return []
 
-    def for_published_weights(self) -> "StageOptions":
-        """The options of a stage that starts from published weights (--init_<stage>)."""
+    def for_published_weights(self, weights: dict[str, Path]) -> "StageOptions":
+        """The options of a stage whose networks, by name, start from published weights (--init_<network>)."""
         return self
 
     @property

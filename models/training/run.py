@@ -143,9 +143,9 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     options = dict(system.presets[preset]) | (stored.options if stored and stored.preset == preset else {})
     for stage in system.stages:
         said = fields.given(args, StageOptions, "") if stage.name in stages else {}
+        if published := published_weights(args, stage):
+            options[stage.name] = options[stage.name].for_published_weights(published)
         options[stage.name] = replace(options[stage.name], **said | fields.given(args, stage.Options, f"{stage.name}_"))
-        if any(getattr(args, f"init_{network}", None) is not None for network in stage.networks):
-            options[stage.name] = options[stage.name].for_published_weights()
     own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
     run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
     check_options(options, stages)
@@ -196,6 +196,11 @@ def threads_here() -> int | None:
         return None
     number = os.environ.get("OMP_NUM_THREADS", "")
     return int(number) if number.isdigit() else len(os.sched_getaffinity(0))
+
+
+def published_weights(args: argparse.Namespace, stage: type) -> dict[str, Path]:
+    """Where networks of a stage are to start from, by name."""
+    return {network: path for network in stage.networks if (path := getattr(args, f"init_{network}", None)) is not None}
 
 
 def stages_of(args: argparse.Namespace, system: System) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jittor as jt
 import numpy as np
@@ -20,6 +21,7 @@ from models.stages.vae import OPPONENT, VAEStage
 from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +125,28 @@ def test_the_error_is_told_by_level_of_noise(unet_stage):
 
 
 def test_published_weights_are_started_from_without_a_linear_start_and_with_one_scale():
-    changed = OPTIONS["unet"].for_published_weights()
-    assert (changed.linear_start, changed.whiten) == (0, 0) and changed.channels == OPTIONS["unet"].channels
+    changed = OPTIONS["unet"].for_published_weights({"unet": Path("unet.safetensors")})
+    assert changed == replace(OPTIONS["unet"], linear_start=0, whiten=0)
+
+
+@pytest.mark.parametrize("weights", ["unet", "unet/diffusion_pytorch_model.bin"])
+def test_a_published_unet_goes_on_with_the_noise_that_it_was_trained_with(weights, tmp_path):
+    """What Stable Diffusion 2.1 says beside its UNet; the command line has the last word, in tests/models/training/test_run.py."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").touch()
+    (tmp_path / "scheduler").mkdir()
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    said = {"_class_name": "DDIMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085}
+    file.write_text(json.dumps(said | {"num_train_timesteps": 1000, "prediction_type": "v_prediction"}))
+    begun = replace(OPTIONS["unet"], noise_schedule="cosine", prediction_type="epsilon")
+    changed = begun.for_published_weights({"unet": tmp_path / weights})
+    assert (changed.noise_schedule, changed.prediction_type, changed.zero_snr) == ("scaled_linear", "v_prediction", 0)
+    file.write_text(json.dumps(said))  # Stable Diffusion 1's does not say what is predicted
+    assert begun.for_published_weights({"unet": tmp_path / weights}).prediction_type == "epsilon"
+    for wrong in ('{"beta_schedule": "sigmoid"}', '{"beta_schedule": ["linear"]}', '{"beta_start": 0.1}', '{"prediction_type": 5}', "[]"):
+        file.write_text(wrong)
+        with pytest.raises(UserError, match="scheduler_config"):
+            begun.for_published_weights({"unet": tmp_path / weights})
 
 
 def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):

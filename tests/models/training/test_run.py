@@ -129,6 +129,16 @@ def test_what_has_begun_keeps_its_networks_its_seed_and_its_split(chosen):
     assert chosen("--restart", "--vae_channels", 16, 16, 16, 16).options["vae"].channels == (16, 16, 16, 16)
 
 
+def test_the_command_line_says_more_than_what_published_weights_say_of_themselves(chosen, tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "scaled_linear", "prediction_type": "epsilon"}')
+    begun = chosen("--init_unet", tmp_path / "unet").options["unet"]
+    assert (begun.prediction_type, begun.zero_snr, begun.linear_start) == ("epsilon", 0, 0)
+    begun = chosen("--init_unet", tmp_path / "unet", "--unet_prediction_type", "sample", "--unet_zero_snr", 1).options["unet"]
+    assert (begun.prediction_type, begun.zero_snr, begun.linear_start) == ("sample", 1, 0)
+
+
 def test_every_fault_of_a_command_is_named_at_once(chosen):
     with pytest.raises(UserError, match=r"--vae_lr is nan.*--unet_steps is 0.*--unet_noise_schedule is pink: choose linear"):
         chosen("--vae_lr", "nan", "--unet_steps", 0, "--unet_noise_schedule", "pink")
