@@ -126,8 +126,9 @@ def training_and_validation_pairs(run: Run, skip_bad: bool) -> tuple[list[Pair],
 def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair]], args: argparse.Namespace, stop: Stop) -> bool:
     """Trains one stage after the other; returns whether all are done."""
     system = SYSTEMS[run.system]
-    begun = begun_stages(run.folder)
-    to_try = [name for name in stages if name not in begun]
+    begun, exported = begun_stages(run.folder), {path.parent.name for path in run.folder.glob("*/config.json")}
+    # A stage whose networks are not there yet, as the disk was full, is tried once more: others stand on it.
+    to_try = [name for name in stages if name not in begun or not exported.issuperset(system.stage(name).networks)]
     if len(to_try) > 1:
         rehearse(system, to_try, pairs, run)
     for name, part in ((stage, part) for stage in stages for part in parts(system.stage(stage), run)):

@@ -51,17 +51,19 @@ def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var],
 def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int | None) -> None:
     """Writes networks with their weights, by name, as folders of `folder`: first beside, and then renamed one right after the other.
 
-    A kill in between leaves networks of two steps, which `load_networks` refuses.
+    A folder that is not there yet appears whole. A kill in between leaves networks of two steps, which `load_networks` refuses.
     """
     beside = folder / ".incomplete"
     shutil.rmtree(beside, ignore_errors=True)
     for name, (network, weights) in networks.items():
         save_network(network, weights, beside / name, step)
     for name in networks:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for file in (WEIGHTS, "config.json"):  # the autoencoder's configuration says whether its weights have been whitened
-            os.replace(beside / name / file, folder / name / file)
-    shutil.rmtree(beside)
+        try:
+            os.rename(beside / name, folder / name)
+        except OSError:  # one is there
+            for file in (WEIGHTS, "config.json"):  # the autoencoder's configuration says whether its weights have been whitened
+                os.replace(beside / name / file, folder / name / file)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def fingerprint(weights: Mapping[str, jt.Var]) -> str:

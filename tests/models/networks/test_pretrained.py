@@ -1,4 +1,6 @@
 import json
+import os
+from functools import partial
 
 import jittor as jt
 import numpy as np
@@ -185,6 +187,24 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_network(network, arrays, tmp_path)
     with pytest.raises(UserError, match=r"not finite \(mask_encoder\.reduce\.0\.bias"):
         load_network(Conditioner, ConditionerConfig, tmp_path)
+
+
+def test_a_network_that_was_not_there_appears_whole(tmp_path, monkeypatch):
+    """Weights without a configuration would count as written, and never be written again."""
+    network = Conditioner(CONDITIONER)
+    replace, rename = os.replace, os.rename
+
+    def then_killed(move, source, target):
+        move(source, target)
+        if ".incomplete" not in str(target):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", partial(then_killed, replace))
+    monkeypatch.setattr("os.rename", partial(then_killed, rename))
+    with pytest.raises(KeyboardInterrupt):
+        save_networks({"one": (network, module_arrays(network))}, tmp_path, 5)
+    assert exported_step(tmp_path / "one") == 5
+    load_network(Conditioner, ConditionerConfig, tmp_path / "one")
 
 
 def test_networks_of_two_steps_are_not_taken_for_a_pair(tmp_path, monkeypatch):

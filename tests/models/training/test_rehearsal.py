@@ -1,5 +1,7 @@
 """A step of every stage before the first."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jittor as jt
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 import MainTrain
-from models.training.progress import export
+from models.training.loop import save
+from models.training.progress import export, is_exported
 from models.training.rehearsal import rehearse
 from models.training.run import Run, System, write_run
 from tests.models.training.toy_gan import OPTIONS, ToyGAN
@@ -63,6 +66,20 @@ def test_a_stage_that_is_trained_is_stood_on_and_left_as_it_is(tmp_path):
     assert [name for name, *_ in events] == ["second"]
     assert {path: path.read_bytes() for path in (tmp_path / "generator").iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generator", "run.json"]
+
+
+def test_a_stage_that_was_saved_and_not_exported_is_tried_again(tmp_path, monkeypatch):
+    """The disk was full in between, say: the stage that stands on it finds in the rehearsal what it needs."""
+    events = []
+    toys = system(events)
+    toys = replace(toys, stages=(*toys.stages, type("Third", (toys.stages[1],), {"name": "third"})))
+    monkeypatch.setitem(MainTrain.SYSTEMS, "toys", toys)
+    stage, run = toys.stages[0](OPTIONS, tmp_path), replace(run_in(tmp_path), options=dict.fromkeys(("first", "second", "third"), OPTIONS))
+    save(stage, tmp_path, 2, 8)
+    shutil.rmtree(tmp_path / "generator")
+    args = type("args", (), {"init_first": None, "init_second": None, "workers": 0})
+    assert not MainTrain.train_stages(run, list(run.options), ([], []), args, Stop(0))
+    assert [name for name, *_ in events] == list(run.options) and is_exported(stage, tmp_path, 2)
 
 
 def test_what_memory_is_too_short_for_is_said_before_the_first_step(tmp_path, monkeypatch):
