@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import jittor as jt
 import numpy as np
@@ -90,7 +92,10 @@ def load_network(network_class: Callable[..., jt.Module], config_class: type, fo
         stored = json.loads(path.read_text())
         names = {field.name for field in fields(config_class) if field.init}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names}
+        kinds = get_type_hints(config_class)
         for name, value in values.items():
+            if not is_of(kinds[name], value):
+                raise ValueError(f"{name} is {value!r}")
             if any(isinstance(one, int) and one > LARGEST for one in (value if isinstance(value, tuple) else (value,))):
                 raise ValueError(f"{name} is {value}, which would take all memory")
         network = network_class(config_class(**values))
@@ -108,6 +113,15 @@ def load_network(network_class: Callable[..., jt.Module], config_class: type, fo
     for parameter in network.parameters():
         parameter.stop_grad()
     return network
+
+
+def is_of(kind: Any, value: object) -> bool:
+    """Whether a value is of a type such as float, tuple[int, ...] or str | None: whole numbers are of float."""
+    if isinstance(kind, UnionType):
+        return any(is_of(one, value) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(is_of(get_args(kind)[0], one) for one in value)
+    return type(value) in ((int, float) if kind is float else (get_origin(kind) or kind,))
 
 
 def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dict[str, jt.Module]:

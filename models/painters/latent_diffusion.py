@@ -29,7 +29,7 @@ from utils.options import option
 
 QUICK_STEPS = 5
 EachStep = Callable[[int, int, np.ndarray], None]
-ADAPTER = re.compile(r"(.*?)(?::([-+]?(?:\d+\.?\d*|\.\d+)))?")  # FILE, or FILE:WEIGHT
+ADAPTER = re.compile(r"(.*?)(?::([-+]?(?:\d+\.?\d*|\.\d+)))?", re.DOTALL)  # FILE, or FILE:WEIGHT
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jittor as jt
 
 from datasets.loader import batches
 from datasets.pairs import Pair
+from models.networks.pretrained import WEIGHTS
 from models.training.progress import VALIDATION_BATCH, export, validate
 from models.training.run import Run, System
 from utils import parallel
@@ -22,14 +23,16 @@ def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pa
     print(f"Trying one step of {' and '.join(stages)}, and compiling what they need", flush=True)
     few = tuple(sorted(some, key=lambda pair: not pair.captions)[:VALIDATION_BATCH] for some in pairs)  # those with captions first
     own = {network for name in stages for network in system.stage(name).networks}
-    trained = {network for stage in system.stages for network in stage.networks if (run.folder / network).is_dir()}
-    if parallel.MAIN:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        shutil.copy(run.folder / "run.json", folder)
-        for network in trained - own:
-            shutil.copytree(run.folder / network, folder / network)
+    trained = {network for stage in system.stages for network in stage.networks if (run.folder / network / "config.json").is_file()}
     try:
+        if parallel.MAIN:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            shutil.copy(run.folder / "run.json", folder)
+            for network in trained - own:
+                (folder / network).mkdir()
+                for file in ("config.json", WEIGHTS):
+                    shutil.copy(run.folder / network / file, folder / network)
         for name in stages:
             parallel.wait_for_all()  # for what the main process has copied or exported
             stage = system.stage(name)(run.options[name], folder)

@@ -148,6 +148,14 @@ def wrong_type(path):
     path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": "two"'))
 
 
+def no_number(path):
+    path.write_text(path.read_text().replace('"num_classes": 29', '"num_classes": ""'))
+
+
+def texts(path):
+    path.write_text(path.read_text().replace("32,", '"32",'))
+
+
 def a_bomb(path):
     path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": 10000000'))
 
@@ -157,6 +165,8 @@ def a_bomb(path):
     ("config.json", cut, "is damaged"),
     ("config.json", other_content, "is damaged"),
     ("config.json", wrong_type, "is damaged"),
+    ("config.json", no_number, "num_classes is ''"),
+    ("config.json", texts, "level_channels is ('32', '32', 64)"),
     ("config.json", a_bomb, "patch_size is 10000000"),
     ("config.json", another_width, "reference_encoder.patch_embed.weight"),
     (WEIGHTS, remove, "holds no weights"),

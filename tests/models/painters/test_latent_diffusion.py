@@ -74,7 +74,8 @@ def test_adapters_are_merged_for_as_long_as_they_are_asked_for(painter, tmp_path
     assert np.array_equal(painted(), plain)
     after = module_arrays(painter.unet)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert PaintingOptions(lora=(f"{file}:0,5", "")).faults() == [
+    assert PaintingOptions(lora=(f"{file}:0,5", "", "\n")).faults() == [
         f"--lora: there is no adapter {file}:0,5",
         "--lora: there is no adapter .",
+        "--lora: there is no adapter \n",
     ]

@@ -1,5 +1,6 @@
 """A step of every stage before the first."""
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,22 @@ def test_a_stage_that_is_trained_is_stood_on_and_left_as_it_is(tmp_path):
     assert [name for name, *_ in events] == ["second"]
     assert {path: path.read_bytes() for path in (tmp_path / "generator").iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generator", "run.json"]
+
+
+def test_a_disk_that_is_full_while_a_network_is_copied_is_known_for_one(tmp_path, monkeypatch):
+    export(ToyGAN(OPTIONS, tmp_path), tmp_path, 7)
+    copyfile = shutil.copyfile
+
+    def copied(source, target, **options):
+        if str(source).endswith(".safetensors"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return copyfile(source, target, **options)
+
+    run = run_in(tmp_path)
+    monkeypatch.setattr("shutil.copyfile", copied)
+    with pytest.raises(OSError) as raised:
+        rehearse(system([]), ["second"], ([], []), run)
+    assert raised.value.errno == errno.ENOSPC and not (tmp_path / "rehearsal").exists()  # utils.errors.or_exit says the rest
 
 
 def test_a_stage_that_was_saved_and_not_exported_is_tried_again(tmp_path, monkeypatch):
