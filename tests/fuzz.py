@@ -32,13 +32,21 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 import MainTest
 import MainTrain
 from datasets.pairs import check_training_pairs
+from datasets.prepare.clean import write_report
+from datasets.prepare.split import write_split
+from datasets.prepare.super_resolution import write_resolutions
+from datasets.styles import check_styles, find_style_prompts
 from datasets.synthetic.write import write_dataset
 from datasets.synthetic.write_styles import write_styles
 from datasets.test_pairs import find_test_pairs
+from datasets.text_pairs import check_text_pairs, find_prompts
+from models.metrics.mask_accuracy import load_judge
 from models.painters.pictures import painted
+from models.painters.super_resolution import rcan_of
 from models.systems import DEFAULT, SYSTEMS
 from models.training.run import choose_run, read_best, read_run
 from tests.hostile import (
+    ROOT,
     SIZE,
     Failure,
     answered,
@@ -58,7 +66,6 @@ from tests.small import arguments
 from utils.checkpoint import read_training_state, read_weights
 from utils.logger import RunLog
 
-ROOT = Path(__file__).resolve().parent.parent
 OPTIONAL = {name: system for system in SYSTEMS for name in SYSTEMS[system].optional}  # stages, and whose they are
 WORDS = {"unet_text_channels": 16, "unet_text_layers": 1, "unet_text_vocabulary": 300}  # of a small text encoder
 PAINTING = ("--steps", "3", "--batch_size", "2")
@@ -85,8 +92,14 @@ class Base:
     """What every trial starts from: a data set, the run after each of its stages, its pictures and their score, all undisturbed."""
 
     def __init__(self, place: Path, trained: list[str]):
-        self.place, self.data, self.trained, self.places = place, place / "data", trained, Counter()
+        self.place, self.trained, self.places = place, trained, Counter()
+        self.data, self.described, self.styles = place / "data", place / "described", place / "styles"
         write_dataset(self.data, train=10, test=5, seed=1, size=SIZE, progress=False)
+        write_styles(self.styles, styles=2, pictures=3, prompts=2, size=SIZE)
+        shutil.copytree(self.data / "train_resized" / "imgs", self.described / "train")
+        described = {path.stem: f"picture {i}" for i, path in enumerate(sorted((self.described / "train").iterdir()))}
+        for name in ("train_info.json", "test.json"):
+            (self.described / name).write_text(json.dumps(described))
         self.after = [job.whole for job in self.jobs(DEFAULT)[:3]]
         self.run = self.after[-1]
         begun = time.monotonic()
@@ -111,13 +124,13 @@ class Base:
             jobs.append(Job(f"all of {system}", self.training(system), None, before, sum(job.seconds for job in jobs)))
         return jobs
 
+    def any_job(self, chance: random.Random) -> Job:
+        return chance.choice([job for name in self.trained for job in self.jobs(name)])
+
     def training(self, system: str = DEFAULT, data: Path | None = None) -> list[str]:
         """The command that trains a small run of a system, all but --run."""
         options = arguments(*(stage.name for stage in SYSTEMS[system].stages), **(WORDS if system == "text" else {}))
-        if system == "text":
-            if not (self.place / "styles").exists():
-                write_styles(self.place / "styles", styles=2, pictures=3, prompts=2, size=SIZE)
-            options += ["--style_pictures", str(self.place / "styles")]
+        options += ["--style_pictures", str(self.styles)] if system == "text" else []
         words = ["--input_path", str(data or self.data), "--val_fraction", "0.3", "--system", system, *options]
         return [sys.executable, str(ROOT / "MainTrain.py"), *words]
 
@@ -141,7 +154,7 @@ def stopped_training(base: Base, chance: random.Random, place: Path, note: Calla
 
 
 def disturbed_training(base: Base, chance: random.Random, place: Path, note: Callable, signals: list[signal.Signals]) -> None:
-    job = chance.choice([job for name in base.trained for job in base.jobs(name)])
+    job = base.any_job(chance)
     words = job.on(place / "run")
     for number in signals:
         disturb(base, number, chance.uniform(0.3, 1.1 * job.seconds), job.name, place / "run", note, words)
@@ -192,17 +205,26 @@ def spoilt_measurements(base: Base, chance: random.Random, place: Path, note: Ca
 
 
 def damaged_data(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
-    data = place / "data"
-    shutil.copytree(base.data, data)
+    """Photos, masks, captions, prompts and styles, by all that reads them."""
+    data, kind = place / "data", chance.choice(["drawn", "drawn", "described", "styles"])
+    shutil.copytree({"drawn": base.data, "described": base.described, "styles": base.styles}[kind], data)
     for _ in range(chance.choice([1, 1, 3])):
         note(damage(chance, chance.choice(sorted(path for path in data.rglob("*") if path.is_file())), renamed=True))
-    for check in (
-        lambda: check_training_pairs(data),
-        lambda: check_training_pairs(data, skip_bad=True, report_path=place / "report.txt", cache=place / "checked.json"),
-        lambda: find_test_pairs(data, data),
-    ):
+    readers = {
+        "drawn": (
+            lambda: check_training_pairs(data),
+            lambda: check_training_pairs(data, skip_bad=True, report_path=place / "report.txt", cache=place / "checked.json"),
+            lambda: find_test_pairs(data, data),
+            lambda: write_report(data, place / "clean"),
+            lambda: write_split(data, place / "split", 0.3, skip_bad=True),
+            lambda: write_resolutions(data, place / "sr"),
+        ),
+        "described": (lambda: check_text_pairs(data), lambda: check_text_pairs(data, skip_bad=True), lambda: find_prompts(data)),
+        "styles": (lambda: check_styles(data), lambda: find_style_prompts(data)),
+    }
+    for check in readers[kind]:
         asked(check)
-    if chance.random() < 0.1:
+    if kind == "drawn" and chance.random() < 0.1:
         answered(*base.training(data=data), "--run", str(place / "run"), "--stage", "vae", "--skip_bad")
         answered(*base.painting(base.run, place / "results", data), "--zip")
 
@@ -217,10 +239,11 @@ def damaged_weights(base: Base, chance: random.Random, place: Path, note: Callab
 
 
 def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
-    run = place / "run"
-    shutil.copytree(base.after[1], run)
-    names = ("run.json", "best.json", "config.json", "log.jsonl", "checked_training.json", "*.safetensors")
-    path = chance.choice(sorted(run.rglob(chance.choice(names))))
+    """A file of a run, by all that reads it, and by the commands that go on with it."""
+    run, job = place / "run", base.any_job(chance)
+    shutil.copytree(job.whole, run)
+    names = ("run.json", "best.json", "config.json", "tokenizer.json", "log.jsonl", "checked_training.json", "*.safetensors")
+    path = chance.choice([path for name in names for path in chance.choices(sorted(run.rglob(name)) or [run / "run.json"])])
     note(damage(chance, path))
     for check in (
         lambda: read_run(run, SYSTEMS),
@@ -228,18 +251,24 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
         lambda: [read_weights(file) for file in run.rglob("*.safetensors")],
         lambda: [read_training_state(file) for file in run.rglob("step-*.safetensors")],
         lambda: RunLog(run, "decoder").close(),
-        lambda: paint_one(base, run),
+        lambda: use(base, run),
     ):
         asked(check)
     if chance.random() < 0.15:
-        training = [*base.training(), "--run", str(run)]
+        training = [*job.words, "--run", str(run)]
         answered(*chance.choice([training, [*training, "--restart"], base.painting(run, place / "results")]))
 
 
-def paint_one(base: Base, run: Path) -> None:
-    """A picture, in one step, in this process."""
-    painter, pairs = SYSTEMS[DEFAULT].painter.load(read_run(run, SYSTEMS), run), find_test_pairs(base.data, base.data)
-    painted(painter, pairs[:1], painter.Options(steps=1), seed=0, candidate=0, color="none")
+def use(base: Base, folder: Path) -> None:
+    """What a run is for, in this process: a picture, in one step where it takes any; or its judge, or what makes pictures larger."""
+    run = read_run(folder, SYSTEMS)
+    painter = SYSTEMS[run.system].painter
+    if painter is None:
+        (load_judge if run.system == "judge" else rcan_of)(run)
+        return
+    pairs = painter.find_pairs(base.styles) if run.system == "text" else find_test_pairs(base.data, base.data)
+    options = painter.Options(**({"steps": 1} if hasattr(painter.Options, "steps") else {}))
+    painted(painter.load(run, folder), pairs[:1], options, seed=0, candidate=0, color="none")
 
 
 def damaged_results(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
@@ -262,10 +291,12 @@ def strange_options(base: Base, chance: random.Random, place: Path, note: Callab
     values = ["nan", "-1", "0", "-inf", "inf", "1e30", "1e-30", "7", str(10**9), str(10**25), "", " ", "x", "../..", "/", "x" * 300]
     values += ["\udcff", "\n", "0.5", "/dev/null", "README.md", str(base.run), str(base.data)]
     main, script = chance.choice([(MainTrain, "MainTrain.py"), (MainTest, "MainTest.py")])
-    options = options_of(main)
-    words = [chance.choice(options), *chance.choices(values, k=chance.choice([0, 1, 1, 1, 2]))]
-    note(f"{script} {words}")
-    base_words = [*base.training(), "--run", str(place / "run")] if main is MainTrain else base.painting(base.run, place / "results")
+    name = chance.choice(base.trained)
+    base_words = [*base.training(OPTIONAL.get(name, name)), "--run", str(place / "run")]
+    if main is MainTest:
+        base_words = base.painting(base.run, place / "results")
+    words = [chance.choice(options_of(main, base_words[2:])), *chance.choices(values, k=chance.choice([0, 1, 1, 1, 2]))]
+    note(f"{script} {words}, and {base_words[2:]}")
 
     def parse() -> None:
         args = main.parse_arguments()
@@ -282,7 +313,7 @@ def strange_options(base: Base, chance: random.Random, place: Path, note: Callab
 
 def full_disk(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     """A run on a disk that grows each time it is full: each stop says so, and the end is the same. Left out where one may not mount."""
-    disk, job = place / "disk", chance.choice([job for name in base.trained for job in base.jobs(name)])
+    disk, job = place / "disk", base.any_job(chance)
     size = chance.randint(1, 40) * 64
     if job.before:
         size += sum(path.stat().st_size // 1024 + 4 for path in job.before.rglob("*"))

@@ -19,6 +19,7 @@ from PIL import Image
 from utils.errors import UserError, or_exit
 from utils.logger import read_log
 
+ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300  # seconds that a command may take, on a busy machine
 SIZE = (128, 96)  # of the pictures that are drawn
 SECONDS, MEMORY = 60, 1 << 20  # what a check in this process may take; kilobytes more than ever before
@@ -31,7 +32,7 @@ class Failure(Exception):
 def ended(*command: str, stop_after: float | None = None, by: int = signal.SIGKILL) -> subprocess.CompletedProcess:
     """A command run to its end, or to a signal to all its processes after some seconds. Raises Failure where it hangs or leaves a
     traceback."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # what a killed process has printed is seen
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}  # what a killed process has printed is seen
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd="/", env=environment)
     try:
         output, errors = process.communicate(timeout=stop_after or LIMIT)
@@ -84,9 +85,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def same(folder: Path, other: Path) -> None:
-    """Raises Failure naming what is not the same in two folders. A run that was stopped may lack a preview, and keeps the state of that
-    step beside its last one."""
-    one, two = contents(folder), contents(other)
+    """Raises Failure naming what is not the same in two folders."""
+    alike(contents(folder), contents(other))
+
+
+def alike(one: dict[str, bytes], two: dict[str, bytes]) -> None:
+    """The same, of `contents`. A run that was stopped may lack a preview, and keeps the state of that step beside its last one."""
     for name in one.keys() ^ two.keys():
         if {"previews", "state"} & {*Path(name).parts}:
             one.pop(name, None), two.pop(name, None)
@@ -185,10 +189,10 @@ def arguments_of(words: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def options_of(main) -> list[str]:
-    """The options of a script."""
+def options_of(main, words: list[str]) -> list[str]:
+    """The options that a script has where these words are given."""
     text = StringIO()
-    with arguments_of(["script", "--help"]), redirect_stdout(text), suppress(SystemExit):
+    with arguments_of(["script", *words, "--help"]), redirect_stdout(text), suppress(SystemExit):
         main.parse_arguments()
     return sorted({word.strip(",[]") for word in text.getvalue().split() if word.startswith("--") and word.strip("-.,:;")})
 
