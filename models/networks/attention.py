@@ -3,7 +3,7 @@
 import jittor as jt
 from jittor import nn
 
-from models.networks.layers import Conv2d, GroupNorm, LayerNorm, Linear
+from models.networks.layers import Conv2d, GroupNorm, LayerNorm, Linear, check_parts
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.transpose import swap_last_axes
 
@@ -19,6 +19,7 @@ class Attention(nn.Module):
         bias: bool = False,  # on the three input projections
     ):
         super().__init__()
+        check_parts(query_dim, heads, "heads")
         context_dim = cross_attention_dim or query_dim
         self.to_q = Linear(query_dim, query_dim, bias)
         self.to_k = Linear(context_dim, query_dim, bias)

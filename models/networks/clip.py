@@ -16,7 +16,7 @@ from jittor import nn
 from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from models.networks.layers import LayerNorm, Linear
+from models.networks.layers import LayerNorm, Linear, check_parts
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.transpose import swap_last_axes
 from utils.checkpoint import load_frozen, read_weights
@@ -96,6 +96,7 @@ class CLIPAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, causal: bool):
         super().__init__()
+        check_parts(channels, heads, "heads")
         self.q_proj = Linear(channels, channels)
         self.k_proj = Linear(channels, channels)
         self.v_proj = Linear(channels, channels)

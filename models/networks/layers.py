@@ -93,11 +93,18 @@ class Linear(nn.Module):
         return y.reshape(*x.shape[:-1], -1)
 
 
+def check_parts(channels: int, number: int, name: str) -> None:
+    """Raises ValueError where channels do not divide into so many groups or heads."""
+    if number < 1 or channels % number:
+        raise ValueError(f"{channels} channels do not divide into {number} {name}")
+
+
 class GroupNorm(nn.Module):
-    """Group normalisation of [B, C, ...] (Wu & He 2018), followed by SiLU where asked for."""
+    """Group normalisation of [B, C, ...] (Wu & He 2018), followed by SiLU where asked for. Raises ValueError if C does not divide."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float, silu: bool = False):
         super().__init__()
+        check_parts(num_channels, num_groups, "groups")
         self.weight = jt.ones(num_channels)
         self.bias = jt.zeros(num_channels)
         self._num_groups, self._eps, self._silu = num_groups, eps, silu

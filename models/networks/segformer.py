@@ -12,7 +12,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.networks.layers import Conv2d, LayerNorm, Linear
+from models.networks.layers import Conv2d, LayerNorm, Linear, check_parts
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.depthwise_conv import depthwise_conv
 from models.ops.transpose import swap_last_axes
@@ -68,6 +68,7 @@ class EfficientSelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, sr_ratio: int):
         super().__init__()
+        check_parts(channels, heads, "heads")
         self.query = Linear(channels, channels)
         self.key = Linear(channels, channels)
         self.value = Linear(channels, channels)

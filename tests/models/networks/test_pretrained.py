@@ -182,6 +182,18 @@ def test_a_damaged_folder_is_said_in_a_sentence(tmp_path, name, damage, words):
     assert words in str(raised.value) and str(tmp_path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "name, value", [("norm_num_groups", 5), ("norm_num_groups", 0), ("attention_head_dim", 3), ("attention_head_dim", [-1] * 3)]
+)
+def test_channels_that_do_not_divide_are_damage(tmp_path, name, value):
+    unet = UNet2DConditionModel(UNet2DConditionConfig(**UNETS["sd1"]))
+    save_network(unet, module_arrays(unet), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {name: value}))
+    with pytest.raises(UserError, match=r"config\.json is damaged \(\d+ channels do not divide into"):
+        load_network(UNet2DConditionModel, UNet2DConditionConfig, tmp_path)
+
+
 def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "unet", tmp_path / "file"):
