@@ -1,13 +1,17 @@
 """The two scripts as a user runs them, each in a process of its own."""
 
+import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +221,30 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, stops):
         assert all(np.array_equal(expected[name], found[name]) for name in expected)
     steps = [(line["stage"], line["step"]) for line in map(json.loads, (stopped / "log.jsonl").read_text().splitlines()) if "loss" in line]
     assert steps == [(stage, step) for stage in ("vae", "unet", "decoder") for step in range(1, 13)]
+
+
+def test_a_run_whose_terminal_is_closed_saves_the_step_under_way(data, tmp_path):
+    """As where the connection to a server is lost. All that it prints afterwards goes nowhere."""
+    words = ["--input_path", data, "--val_fraction", 0.3, "--stage", "vae", *arguments("vae", steps=4000), "--run", tmp_path / "run"]
+    ours, its = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup pytest` has it ignored
+
+    command = [sys.executable, ROOT / "MainTrain.py", *map(str, words)]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=take_terminal)
+    os.close(its)
+    log = tmp_path / "run" / "log.jsonl"
+    os.set_blocking(ours, False)
+    while not log.is_file() or '"step": 5,' not in log.read_text():
+        with suppress(BlockingIOError):
+            os.read(ours, 1 << 16)  # a terminal that nobody reads from holds up who writes to it
+        time.sleep(0.02)
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert (tmp_path / "run" / "state" / "vae" / f"step-{last:08}.safetensors").is_file()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

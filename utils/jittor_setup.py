@@ -336,6 +336,7 @@ sys.excepthook = without_tracing_stops(sys.excepthook)  # which is now Jittor's
 jittor.flags.use_cuda = int(jittor.has_cuda)
 if jittor.has_cuda:
     or_exit(set_up_cuda)
-write_kernels_one_by_one()
+with blocked():  # Jittor's threads begin with its first kernel, and live as long as the process
+    write_kernels_one_by_one()
 # Jittor ends the process when a child dies by a signal: what befalls a compiler must let us save.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM, kept from the compilers that Jittor starts.
+"""Ctrl-C, SIGTERM and the end of a terminal, kept from the compilers that Jittor starts.
 
-A terminal sends Ctrl-C to a process and to all that it has started, and a batch system may do so with SIGTERM. A compiler that died by it
-would end a training step in the middle, with nothing saved. What a process ignores, the programs that it starts ignore too, and g++ and the
-shell keep to that. So the signals are ignored, as far as the system knows; but all threads block them, and a signal that is blocked is kept
-all the same, for a thread that waits for it.
+A terminal sends Ctrl-C to a process and to all that it has started, SIGHUP when it is closed or its connection lost, and a batch system may
+send SIGTERM to all of them. A compiler that died by it would end a training step in the middle, with nothing saved. What a process ignores,
+the programs that it starts ignore too, and g++ and the shell keep to that. So the signals are ignored, as far as the system knows; but all
+threads block them, and a signal that is blocked is kept all the same, for a thread that waits for it.
 """
 
 import _thread
@@ -12,6 +12,7 @@ import ctypes
 import os
 import re
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
+if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # under `nohup` that is ignored, and stays so
+    STOPS.add(signal.SIGHUP)
 SIG_IGN = ctypes.c_void_p(1)  # <signal.h>
 
 
@@ -48,7 +51,8 @@ def ignore() -> None:
 
 
 def on_stop(handler: Callable) -> None:
-    """Has Ctrl-C and SIGTERM call `handler(number, frame)` in the main thread from now on, as soon as Python has control there.
+    """Has Ctrl-C, SIGTERM and the end of the terminal call `handler(number, frame)` in the main thread from now on, as soon as Python has
+    control there.
 
     Processes that are started later are not reached: they end by themselves, or by another signal.
     """
@@ -57,6 +61,11 @@ def on_stop(handler: Callable) -> None:
         while True:
             _thread.interrupt_main(signal.sigwait(STOPS))
 
+    def handle(number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        handler(number, frame)
+
     def leave() -> None:
         """At exit: all is done, and a signal that comes now would only interrupt the tidying up."""
         for number in STOPS:
@@ -64,10 +73,19 @@ def on_stop(handler: Callable) -> None:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     for number in STOPS:
-        signal.signal(number, handler)
+        signal.signal(number, handle)
     atexit.register(leave)
     ignore()
     threading.Thread(target=take, name="signals", daemon=True).start()
+
+
+def leave_terminal() -> None:
+    """Has what is printed from now on go nowhere, instead of failing, where it went to a terminal."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):  # of a terminal that has gone isatty says no
+            os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 def without_tracing_stops(hook: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""Stopping a run in good order: Ctrl-C, SIGTERM and the end of its time."""
+"""Stopping a run in good order: Ctrl-C, SIGTERM, the end of its terminal and the end of its time."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class Stop:
-    """Whether training is to stop: after Ctrl-C or SIGTERM, or when the time is up.
+    """Whether training is to stop: after Ctrl-C, SIGTERM or SIGHUP, or when the time is up.
 
     `catch` is the handler of the signals. It raises KeyboardInterrupt at once, except inside `finishing`: there the first signal waits, so
     that the step under way can end and be saved, and a second one raises it.
