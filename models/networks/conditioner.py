@@ -106,6 +106,8 @@ class MaskEncoder(nn.Module):
     def __init__(self, config: ConditionerConfig):
         super().__init__()
         self._config = config
+        if config.downscale != 2 ** len(config.mask_channels):
+            raise ValueError(f"downscale is {config.downscale}, with {len(config.mask_channels)} mask_channels")
         widths = (config.num_classes, *config.mask_channels)
         first, *others = pairwise(widths)
         convs = [MaskConv2d(*first, 3, stride=2, padding=1), *(Conv2d(a, b, 3, stride=2, padding=1) for a, b in others)]

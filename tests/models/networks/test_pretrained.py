@@ -156,6 +156,10 @@ def texts(path):
     path.write_text(path.read_text().replace("32,", '"32",'))
 
 
+def another_scale(path):
+    path.write_text(path.read_text().replace('"downscale": 4', '"downscale": 8'))
+
+
 def a_bomb(path):
     path.write_text(path.read_text().replace('"patch_size": 2', '"patch_size": 10000000'))
 
@@ -167,6 +171,7 @@ def a_bomb(path):
     ("config.json", wrong_type, "is damaged"),
     ("config.json", no_number, "num_classes is ''"),
     ("config.json", texts, "level_channels is ('32', '32', 64)"),
+    ("config.json", another_scale, "downscale is 8, with 2 mask_channels"),
     ("config.json", a_bomb, "patch_size is 10000000"),
     ("config.json", another_width, "reference_encoder.patch_embed.weight"),
     (WEIGHTS, remove, "holds no weights"),
