@@ -131,6 +131,9 @@ class ECGAN(nn.Module):
     def __init__(self, config: ECGANConfig):
         super().__init__()
         self._config = config
+        for sides, halvings in ((config.size, len(config.channels) - 1), ((config.style_size,), len(config.style_channels))):
+            if any(side < 1 or side % 2**halvings for side in sides):
+                raise ValueError(f"a picture of {sides} pixels cannot be halved {halvings} times")
         widths, classes = config.channels, config.num_classes
         self.encoder = StyleEncoder(config)
         self.fc = spread_evenly(Linear(config.style, widths[0] * config.first[0] * config.first[1]), widths[0])

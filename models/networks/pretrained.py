@@ -120,7 +120,9 @@ def is_of(kind: Any, value: object) -> bool:
     if isinstance(kind, UnionType):
         return any(is_of(one, value) for one in get_args(kind))
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(is_of(get_args(kind)[0], one) for one in value)
+        first, *others = get_args(kind)
+        of_length = others == [...] or (isinstance(value, tuple) and len(value) == 1 + len(others))
+        return isinstance(value, tuple) and of_length and all(is_of(first, one) for one in value)
     return type(value) in ((int, float) if kind is float else (get_origin(kind) or kind,))
 
 

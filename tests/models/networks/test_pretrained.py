@@ -9,7 +9,7 @@ import pytest
 from models.diffusion.schedule import NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner, ConditionerConfig, denoise
-from models.networks.pretrained import WEIGHTS, exported_step, initialise, load_network, load_networks, save_network, save_networks
+from models.networks.pretrained import WEIGHTS, exported_step, initialise, is_of, load_network, load_networks, save_network, save_networks
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, weights
 from utils.checkpoint import module_arrays, write_safetensors
@@ -197,6 +197,13 @@ def test_channels_that_do_not_divide_are_damage(tmp_path, name, value):
     (tmp_path / "config.json").write_text(json.dumps(stored | {name: value}))
     with pytest.raises(UserError, match=r"config\.json is damaged \(\d+ channels do not divide into"):
         load_network(UNet2DConditionModel, UNet2DConditionConfig, tmp_path)
+
+
+def test_types_of_fields_are_known():
+    assert is_of(tuple[int, int] | None, (3, 4)) and is_of(tuple[int, int] | None, None) and is_of(tuple[int, ...], (1,) * 5)
+    assert is_of(float, 3) and is_of(float, 0.5) and is_of(dict[str, str], {}) and is_of(bool, True)
+    for kind, value in ((tuple[int, int], (3, 4, 5)), (tuple[int, ...], 3), (int, 3.0), (int, True), (float, "3"), (str | None, 3)):
+        assert not is_of(kind, value)
 
 
 def test_a_missing_folder_is_said_in_a_sentence(tmp_path):

@@ -54,6 +54,12 @@ def test_a_block_agrees_with_pytorch(norm):
     assert gradients_agree(gradients((y * jt.array(normal("direction", *y.shape))).sum(), block), GOLDEN[f"block_{norm}_gradients"])
 
 
+@pytest.mark.parametrize("changed", [{"size": (49, 32)}, {"size": (48, 0)}, {"style_size": 17}])
+def test_pictures_that_cannot_be_halved_are_refused(changed):
+    with pytest.raises(ValueError, match="cannot be halved 3 times"):
+        ECGAN(ECGANConfig(**GAN | changed))
+
+
 @pytest.fixture
 def generator():
     return loaded(ECGAN(ECGANConfig(**GAN)))
