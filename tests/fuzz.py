@@ -177,7 +177,8 @@ def disturb(base: Base, number: signal.Signals, seconds: float, what: str, folde
     result = ended(*words, stop_after=seconds, by=number)
     if result.returncode not in (0, -number, 128 + number):
         raise Failure(f"{number.name} ends it with {result.returncode}: {result.stderr[-1500:]}")
-    base.places[f"{number.name} in {what}: {whereabouts(result, folder)}"] += 1
+    where = whereabouts(result, folder) if result.returncode else "it had ended"
+    base.places[f"{number.name} in {what}: {where}"] += 1
 
 
 def same_score(base: Base, place: Path) -> None:

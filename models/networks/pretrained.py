@@ -21,6 +21,7 @@ from utils.checkpoint import as_array, load_strict, load_vars, module_arrays, re
 from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+BESIDE = ".incomplete"  # in a run's folder, where networks are written before they are renamed
 LARGEST = 1 << 16  # number in a configuration: of channels, layers, words
 SCHEDULE = {  # what diffusers' schedulers take where their configuration does not say, but for the two betas, which are Stable Diffusion's
     "num_train_timesteps": 1000,
@@ -55,7 +56,7 @@ def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Pat
 
     A folder that is not there yet appears whole. A kill in between leaves networks of two steps, which `load_networks` refuses.
     """
-    beside = folder / ".incomplete"
+    beside = folder / BESIDE
     shutil.rmtree(beside, ignore_errors=True)
     for name, (network, weights) in networks.items():
         save_network(network, weights, beside / name, step)
@@ -63,9 +64,21 @@ def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Pat
         try:
             os.rename(beside / name, folder / name)
         except OSError:  # one is there
-            for file in (WEIGHTS, "config.json"):  # the autoencoder's configuration says whether its weights have been whitened
+            for file in ("config.json", WEIGHTS):
                 os.replace(beside / name / file, folder / name / file)
     shutil.rmtree(beside, ignore_errors=True)
+
+
+def finish_saving(folder: Path) -> None:
+    """Puts right what a kill in `save_networks` has left in `folder`, which nobody else writes to.
+
+    Weights without their configuration, which is written before them and renamed before them, belong to the one that has been renamed: the
+    autoencoder's says whether its weights have been whitened. Whatever else is there was not written to its end.
+    """
+    for beside in (folder / BESIDE).glob("*"):
+        if (beside / WEIGHTS).is_file() and not (beside / "config.json").exists():
+            os.replace(beside / WEIGHTS, folder / beside.name / WEIGHTS)
+    shutil.rmtree(folder / BESIDE, ignore_errors=True)
 
 
 def fingerprint(weights: Mapping[str, jt.Var]) -> str:

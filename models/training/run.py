@@ -12,6 +12,7 @@ from pathlib import Path
 import jittor as jt
 
 from datasets.pairs import check_training_pairs
+from models.networks.pretrained import finish_saving
 from models.training.options import StageOptions
 from utils import options as fields
 from utils import parallel
@@ -250,6 +251,7 @@ def write_run(run: Run) -> None:
     """Writes run.json, in a folder that is locked. What killed processes have left half-written in it is removed."""
     for folder in (run.folder, *(path for path in run.folder.rglob("*") if path.is_dir())):
         remove_leftovers(folder, "*")
+        finish_saving(folder)
     stages = {name: asdict(options) for name, options in run.options.items()}
     content = {"system": run.system, "preset": run.preset, **{name: getattr(run, name) for name in (*OWN, "threads")}, "stages": stages}
     write_json(run.folder / "run.json", content)

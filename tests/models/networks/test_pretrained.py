@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from functools import partial
 
 import jittor as jt
@@ -9,7 +10,18 @@ import pytest
 from models.diffusion.schedule import NoiseSchedule
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner, ConditionerConfig, denoise
-from models.networks.pretrained import WEIGHTS, exported_step, initialise, is_of, load_network, load_networks, save_network, save_networks
+from models.networks.pretrained import (
+    BESIDE,
+    WEIGHTS,
+    exported_step,
+    finish_saving,
+    initialise,
+    is_of,
+    load_network,
+    load_networks,
+    save_network,
+    save_networks,
+)
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, weights
 from utils.checkpoint import module_arrays, write_safetensors
@@ -230,7 +242,7 @@ def test_a_network_that_was_not_there_appears_whole(tmp_path, monkeypatch):
 
     def then_killed(move, source, target):
         move(source, target)
-        if ".incomplete" not in str(target):
+        if BESIDE not in str(target):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", partial(then_killed, replace))
@@ -239,6 +251,29 @@ def test_a_network_that_was_not_there_appears_whole(tmp_path, monkeypatch):
         save_networks({"one": (network, module_arrays(network))}, tmp_path, 5)
     assert exported_step(tmp_path / "one") == 5
     load_network(Conditioner, ConditionerConfig, tmp_path / "one")
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_kill_between_two_files_of_a_network_is_made_good(tmp_path, monkeypatch, moved):
+    """Weights and configuration of the autoencoder change together when its latents are whitened."""
+    before, after = (Conditioner(replace(CONDITIONER, patch_size=size)) for size in (2, 4))
+    save_networks({"one": (before, module_arrays(before))}, tmp_path, 5)
+    move, moves = os.replace, []
+
+    def killed(source, target):
+        if BESIDE in str(target):
+            return move(source, target)
+        if len(moves) < moved:
+            moves.append(move(source, target))
+        if len(moves) == moved:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("os.replace", killed)
+        save_networks({"one": (after, module_arrays(after))}, tmp_path, 5)
+    finish_saving(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert load_network(Conditioner, ConditionerConfig, tmp_path / "one").config.patch_size == (4 if moved else 2)
 
 
 def test_networks_of_two_steps_are_not_taken_for_a_pair(tmp_path, monkeypatch):

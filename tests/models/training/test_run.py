@@ -211,11 +211,14 @@ def test_what_a_killed_save_has_left_goes_when_training_begins_again(chosen):
     left = [
         run.folder / f".run.json.{short_node_name()}.{2**22 + 1}.tmp",
         run.folder / "previews" / f".a.png.{short_node_name()}.{2**22 + 1}.tmp",
+        run.folder / ".incomplete" / "vae" / "config.json",
+        run.folder / "best" / ".incomplete" / "vae" / "config.json",
     ]
     for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     write_run(run)
-    assert not any(path.exists() for path in left)
+    assert not any(path.exists() for path in left) and not (run.folder / ".incomplete").exists()
 
 
 def test_a_file_is_no_run(tmp_path):
