@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -20,7 +21,8 @@ class RunLog:
     """Appends to `folder`/log.jsonl and to TensorBoard events in `folder`/tensorboard/`stage`.
 
     A line is {"step", "stage", "time" (seconds since 1970), the scalars}. A run going on from `resume_step` logs the
-    steps after it once more, so this stage's lines beyond it are dropped first (0 starts the stage's log anew).
+    steps after it once more, so this stage's lines beyond it are dropped first (0 starts the stage's log and events anew:
+    on a disk that is full time and again, those of attempts that saved nothing would fill it).
     Raises DiskError when the disk is full, UserError when the folder cannot be written to.
     """
 
@@ -37,6 +39,8 @@ class RunLog:
             with atomic_write(path) as file:
                 file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
             self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the run lasts)
+            if resume_step == 0:
+                shutil.rmtree(self.folder / "tensorboard" / stage, ignore_errors=True)
             (self.folder / "tensorboard" / stage).mkdir(parents=True, exist_ok=True)
             # The file's name has the second it was opened in: with the process number, two runs do not share one.
             prefix = self.folder / "tensorboard" / stage / "events"

@@ -15,6 +15,16 @@ from utils.logger import RunLog, import_tensorboard, read_log
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def test_a_stage_that_begins_anew_leaves_no_events_of_before(tmp_path):
+    """An attempt that saved nothing may have ended for want of room, which they take."""
+    for resumed in (0, 0, 3):
+        RunLog(tmp_path, "vae", resume_step=resumed).close()
+        (events,) = [path for path in (tmp_path / "tensorboard" / "vae").iterdir() if path.stem != "kept"]
+        if resumed == 0:
+            kept = events.rename(events.with_name("kept.1"))
+    assert kept.is_file()
+
+
 def events_in(folder):
     """The events of every file in `folder`: a length (8 bytes), its checksum (4), the event, its checksum (4)."""
     event_type = import_tensorboard().event_pb2.Event
