@@ -63,6 +63,13 @@ def test_the_pictures_are_packed_flat(results):
         assert archive.namelist() == ["a.jpg", "b.jpg", "c.jpg"] and archive.testzip() is None
 
 
+def test_the_same_pictures_give_the_same_bytes_whenever_they_were_painted(results):
+    before = pack(PAIRS, results).read_bytes()
+    for path in results.iterdir():
+        os.utime(path, (10**9, 10**9))
+    assert pack(PAIRS, results).read_bytes() == before
+
+
 def test_pictures_of_styles_keep_the_seeds_that_they_were_painted_with(tmp_path):
     pairs = [Wanted(f"01/{stem}", None, None, ending=".png") for stem in "ab"]
     note_seeds(pairs, tmp_path, 3)
