@@ -7,7 +7,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
 - elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly, which makes compiling several times faster,
 - gives each process of an `mpirun` its GPU or its share of the cores,
-- keeps the threads that Jittor compiles in apart where they would disturb each other (utils/kernel_generation.py),
+- keeps the threads that Jittor compiles in apart where they would disturb each other (utils.compiler_threads.py),
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C (utils/signals.py), and lets it stop Jittor's own compilation,
 - says what to install where a compiler or the Python headers are missing.
 
@@ -330,13 +330,13 @@ def prepare_or_stop() -> str:
 sys.excepthook = without_tracing_stops(sys.excepthook)
 DEVICE = or_exit(prepare_or_stop)
 jittor = import_jittor()
-from utils.kernel_generation import write_kernels_one_by_one  # noqa: E402  (it imports Jittor)
+from utils.compiler_threads import keep_compilers_apart  # noqa: E402  (it imports Jittor)
 
 sys.excepthook = without_tracing_stops(sys.excepthook)  # which is now Jittor's
 jittor.flags.use_cuda = int(jittor.has_cuda)
 if jittor.has_cuda:
     or_exit(set_up_cuda)
 with blocked():  # Jittor's threads begin with its first kernel, and live as long as the process
-    write_kernels_one_by_one()
+    keep_compilers_apart()
 # Jittor ends the process when a child dies by a signal: what befalls a compiler must let us save.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

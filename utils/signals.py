@@ -80,11 +80,13 @@ def on_stop(handler: Callable) -> None:
 
 
 def leave_terminal() -> None:
-    """Has what is printed from now on go nowhere, instead of failing, where it went to a terminal."""
+    """Has what is printed from now on go nowhere, instead of failing, but where it goes to a file: who reads from a pipe, as `tee` does,
+    has gone with the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):  # of a terminal that has gone isatty says no
-            os.dup2(nowhere, output)
+        with suppress(OSError):  # it is closed
+            if not stat.S_ISREG(os.fstat(output).st_mode):
+                os.dup2(nowhere, output)
     os.close(nowhere)
 
 
@@ -102,7 +104,8 @@ def without_tracing_stops(hook: Callable) -> Callable:
 
 @contextmanager
 def ending_at_once(sentence: str) -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the process while the block runs, with `sentence` on stderr, whatever the block does about exceptions.
+    """Has Ctrl-C, SIGTERM and SIGHUP end the process while the block runs, with `sentence` on stderr, whatever the block does about
+    exceptions.
 
     Processes that the block has started are not reached.
     """
@@ -111,6 +114,8 @@ def ending_at_once(sentence: str) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # which tells that the block has ended
         started.set()
         number = signal.sigwait({*STOPS, signal.SIGUSR1})
+        if number == signal.SIGHUP:
+            leave_terminal()
         if number in STOPS:
             print(sentence, file=sys.stderr, flush=True)
             os._exit(128 + number)

@@ -223,21 +223,22 @@ class Conditioner(nn.Module):
         for name in self.config.conditions:
             arrays = {argument: as_var(array) for argument, array in given[name].items()}
             parts[name] = getattr(self, f"{name}_encoder")(**arrays)
+        expected_mean = None
         if {"reference", "words"} <= parts.keys():  # one set of statistics, and not the sum of two
-            unknown = 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
-            parts["words"] = parts["words"]._replace(statistics=parts["words"].statistics * unknown)
+            told, unknown = parts["words"].statistics, 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
+            parts["words"] = parts["words"]._replace(statistics=told * unknown)
+            expected_mean = self.expected_mean(told) if self.config.linear_start else None
         conditions = joined(list(parts.values()))
         if self.config.linear_start:
             latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
             mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
-            prior = self.linear_start.prior(conditions.shares, mean, known, self.expected_mean(given) if "words" in given else None)
-            conditions = conditions._replace(prior=prior)
+            conditions = conditions._replace(prior=self.linear_start.prior(conditions.shares, mean, known, expected_mean))
         return conditions
 
-    def expected_mean(self, given: Given) -> jt.Var:
-        """Of a picture's latents, by what words tell, [B, 4]; the training set's as far as they do not. It takes no gradient: what words
-        tell is learnt from photos."""
-        told = self.words_encoder.told_statistics(as_var(given["words"]["pooled"])).stop_grad()
+    def expected_mean(self, told: jt.Var) -> jt.Var:
+        """The mean of a picture's latents [B, 4] by the statistics [B, S] that words tell. The last of these is about 1 where a caption
+        describes a photo and 0 for the empty one, for which the training set's mean stands. No gradient passes: photos teach words this."""
+        told = told.detach()
         return told[:, : self.config.latent_channels] + self.linear_start.mean.unsqueeze(0) * (1 - told[:, -1:])
 
 

@@ -23,14 +23,16 @@ from utils.errors import UserError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BESIDE = ".incomplete"  # in a run's folder, where networks are written before they are renamed
 LARGEST = 1 << 16  # number in a configuration: of channels, layers, words
-SCHEDULE = {  # what diffusers' schedulers take where their configuration does not say, but for the two betas, which are Stable Diffusion's
+SCHEDULE = {  # what diffusers takes where a configuration does not say; but the betas are Stable Diffusion's, and others are refused
     "num_train_timesteps": 1000,
+    "trained_betas": None,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "linear",
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
 }
+INSTEAD = "give --unet_noise_schedule, --unet_prediction_type and --unet_zero_snr yourself"
 ATTEMPTS = 10  # to read networks that are just being written, a second apart
 
 
@@ -171,14 +173,15 @@ def published_schedule(unet: Path) -> dict[str, str | int]:
     try:
         said = SCHEDULE | json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): put it back, or remove it and give --unet_prediction_type") from error
+        raise UserError(f"{path} is damaged ({error}): put it back, or {INSTEAD}") from error
     betas = () if said["beta_schedule"] == "squaredcos_cap_v2" else ("beta_start", "beta_end")
-    wrong = [name for name in ("num_train_timesteps", *betas) if said[name] != SCHEDULE[name]]
+    wrong = [name for name in ("num_train_timesteps", "trained_betas", *betas) if said[name] != SCHEDULE[name]]
     schedule = {"squaredcos_cap_v2": "cosine"}.get(str(said["beta_schedule"]), said["beta_schedule"])
     wrong += ["beta_schedule"] if schedule not in NOISE_SCHEDULES else []
     wrong += ["prediction_type"] if said["prediction_type"] not in PREDICTION_TYPES else []
     if wrong:
-        raise UserError(f"{path} says of the UNet's training what there is not here: {', '.join(f'{name} {said[name]}' for name in wrong)}")
+        found = ", ".join(f"{name} {said[name]}" for name in wrong)
+        raise UserError(f"{path} says of the UNet's training what there is not here ({found}): to train it on another noise, {INSTEAD}")
     return {
         "noise_schedule": schedule,
         "prediction_type": said["prediction_type"],

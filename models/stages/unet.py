@@ -33,7 +33,7 @@ from utils.options import from_stored, option
 PREVIEW = PaintingOptions(steps=20)
 STATISTICS = 2000  # pictures that the linear start is measured on, at most
 CONDITIONS = {0: ("mask", "reference"), 1: ("mask", "reference", "words"), 2: ("words",)}  # by --unet_words
-DESCRIPTION_WEIGHT = 3.0  # of an error that falls from 0.1 to 0.02, beside one of about 0.3
+DESCRIPTION_WEIGHT = 3.0  # of `description` in the loss: that error falls from about 0.1 to 0.01, and the noise's is about 0.3
 LONELY = 0.25  # where mask or reference are left out, so large a share of the captions is left out too
 
 
@@ -77,9 +77,11 @@ class UNetOptions(StageOptions):
     def schedule(self) -> NoiseSchedule:
         return NoiseSchedule.make(self.noise_schedule, rescale_zero_snr=bool(self.zero_snr))
 
-    def for_published_weights(self, weights: dict[str, Path]) -> "UNetOptions":
+    def for_published_weights(self, weights: dict[str, Path], said: dict) -> "UNetOptions":
         # Those predict all of it, of latents as they are, and with the noise that they were trained with
-        return replace(self, linear_start=0, whiten=0, **(published_schedule(weights["unet"]) if "unet" in weights else {}))
+        known = "unet" not in weights or said.keys() >= {"noise_schedule", "prediction_type", "zero_snr"}
+        schedule = {} if known else published_schedule(weights["unet"])
+        return replace(self, **schedule | said | {"linear_start": 0, "whiten": 0})
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
         return ConditionerConfig(

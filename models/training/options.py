@@ -1,6 +1,6 @@
 """The options that every stage has. A stage's own `Options` extend them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.training.learner import Recipe
@@ -30,9 +30,9 @@ class StageOptions:
         """What does not go together, of these options and of those of the run's `others` by stage: a sentence for each."""
         return []
 
-    def for_published_weights(self, weights: dict[str, Path]) -> "StageOptions":
-        """The options of a stage whose networks, by name, start from published weights (--init_<network>)."""
-        return self
+    def for_published_weights(self, weights: dict[str, Path], said: dict) -> "StageOptions":
+        """With what the command line says, of a stage whose networks, by name, start from published weights (--init_<network>)."""
+        return replace(self, **said)
 
     @property
     def size(self) -> tuple[int, int]:

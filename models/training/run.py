@@ -144,9 +144,10 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
     options = dict(system.presets[preset]) | (stored.options if stored and stored.preset == preset else {})
     for stage in system.stages:
         said = fields.given(args, StageOptions, "") if stage.name in stages else {}
-        if published := published_weights(args, stage):
-            options[stage.name] = options[stage.name].for_published_weights(published)
-        options[stage.name] = replace(options[stage.name], **said | fields.given(args, stage.Options, f"{stage.name}_"))
+        said |= fields.given(args, stage.Options, f"{stage.name}_")
+        published = published_weights(args, stage) if stage.name not in begun - anew else {}
+        own = options[stage.name]
+        options[stage.name] = own.for_published_weights(published, said) if published else replace(own, **said)
     own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
     run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
     check_options(options, stages)

@@ -12,6 +12,7 @@ import pytest
 from utils.signals import STOPS, ending_at_once
 
 ROOT = Path(__file__).resolve().parents[2]
+ASKED = {signal.SIGINT, signal.SIGTERM}  # after SIGHUP nobody reads what is printed
 
 
 def start(script: str, *words) -> subprocess.Popen:
@@ -46,11 +47,11 @@ os._exit(0)
 def test_a_kernel_is_compiled_to_its_end_and_then_the_signals_are_seen():
     process = start(COMPILING)
     while process.poll() is None:
-        for number in STOPS:
+        for number in ASKED:
             os.killpg(process.pid, number)
         time.sleep(0.02)
     output, errors = process.stdout.read(), process.stderr.read()
-    assert (process.returncode, output) == (0, f"{set(map(int, STOPS))}\n"), errors
+    assert (process.returncode, output) == (0, "{2, 15}\n"), errors
 
 
 SWALLOWING = """
@@ -74,7 +75,7 @@ def test_the_process_ends_at_once_with_a_sentence_and_its_children_later(tmp_pat
     process = start(SWALLOWING, tmp_path / "output")
     os.killpg(process.pid, number)
     assert process.wait(10) == 128 + number
-    assert process.communicate()[1] == "Stopped in the middle.\n"
+    assert process.communicate()[1] == ("Stopped in the middle.\n" if number in ASKED else "")
     deadline = time.monotonic() + 10
     while not (tmp_path / "output").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -125,8 +125,8 @@ def test_the_error_is_told_by_level_of_noise(unet_stage):
 
 
 def test_published_weights_are_started_from_without_a_linear_start_and_with_one_scale():
-    changed = OPTIONS["unet"].for_published_weights({"unet": Path("unet.safetensors")})
-    assert changed == replace(OPTIONS["unet"], linear_start=0, whiten=0)
+    changed = OPTIONS["unet"].for_published_weights({"unet": Path("unet.safetensors")}, {"linear_start": 1, "lr": 0.5})
+    assert changed == replace(OPTIONS["unet"], linear_start=0, whiten=0, lr=0.5)
 
 
 @pytest.mark.parametrize("weights", ["unet", "unet/diffusion_pytorch_model.bin"])
@@ -139,14 +139,16 @@ def test_a_published_unet_goes_on_with_the_noise_that_it_was_trained_with(weight
     said = {"_class_name": "DDIMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085}
     file.write_text(json.dumps(said | {"num_train_timesteps": 1000, "prediction_type": "v_prediction"}))
     begun = replace(OPTIONS["unet"], noise_schedule="cosine", prediction_type="epsilon")
-    changed = begun.for_published_weights({"unet": tmp_path / weights})
+    changed = begun.for_published_weights({"unet": tmp_path / weights}, {})
     assert (changed.noise_schedule, changed.prediction_type, changed.zero_snr) == ("scaled_linear", "v_prediction", 0)
     file.write_text(json.dumps(said))  # Stable Diffusion 1's does not say what is predicted
-    assert begun.for_published_weights({"unet": tmp_path / weights}).prediction_type == "epsilon"
-    for wrong in ('{"beta_schedule": "sigmoid"}', '{"beta_schedule": ["linear"]}', '{"beta_start": 0.1}', '{"prediction_type": 5}', "[]"):
+    assert begun.for_published_weights({"unet": tmp_path / weights}, {}).prediction_type == "epsilon"
+    for wrong in ('{"beta_schedule": "sigmoid"}', '{"trained_betas": [0.1]}', '{"beta_start": 0.1}', '{"prediction_type": 5}', "[]"):
         file.write_text(wrong)
-        with pytest.raises(UserError, match="scheduler_config"):
-            begun.for_published_weights({"unet": tmp_path / weights})
+        with pytest.raises(UserError, match=r"scheduler_config.*--unet_zero_snr yourself"):
+            begun.for_published_weights({"unet": tmp_path / weights}, {})
+        said = {"noise_schedule": "linear", "prediction_type": "sample", "zero_snr": 1}
+        assert begun.for_published_weights({"unet": tmp_path / weights}, said).prediction_type == "sample"
 
 
 def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
