@@ -128,7 +128,7 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
     system = SYSTEMS[run.system]
     begun, exported = begun_stages(run.folder), {path.parent.name for path in run.folder.glob("*/config.json")}
     # A stage whose networks are not there yet, as the disk was full, is tried once more: others stand on it.
-    to_try = [name for name in stages if name not in begun or not exported.issuperset(system.stage(name).networks)]
+    to_try = [name for name in stages if name not in begun or system.stage(name).networks[0] not in exported]
     if len(to_try) > 1:
         rehearse(system, to_try, pairs, run)
     for name, part in ((stage, part) for stage in stages for part in parts(system.stage(stage), run)):

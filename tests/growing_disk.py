@@ -5,7 +5,8 @@
 
 Data are drawn, a small run is trained and painted with, and the results are scored and packed, all on that disk (in memory; to mount it
 takes the right to). Each stop must say in a sentence that the disk is full, and leave nothing with a name that is not whole; what is there
-in the end must be, to the byte, what the same commands leave that have had room from the beginning. Prints where it stopped, and how often.
+in the end must be, to the byte, what the same commands leave that have had room from the beginning, but for curves, times, and previews and
+older states that one of the two has and the other has not. Prints where it stopped, and how often.
 """
 
 import argparse

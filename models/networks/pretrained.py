@@ -22,6 +22,7 @@ from utils.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BESIDE = ".incomplete"  # in a run's folder, where networks are written before they are renamed
+WRITTEN = "written"  # the file in it that says that all of them are
 LARGEST = 1 << 16  # number in a configuration: of channels, layers, words
 SCHEDULE = {  # what diffusers takes where a configuration does not say; but the betas are Stable Diffusion's, and others are refused
     "num_train_timesteps": 1000,
@@ -56,31 +57,30 @@ def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var],
 def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int | None) -> None:
     """Writes networks with their weights, by name, as folders of `folder`: first beside, and then renamed one right after the other.
 
-    A folder that is not there yet appears whole. A kill in between leaves networks of two steps, which `load_networks` refuses.
+    A folder that is not there yet appears whole. A kill in between leaves networks of two steps, which `load_networks` refuses, until
+    `finish_saving` has put it right.
     """
     beside = folder / BESIDE
     shutil.rmtree(beside, ignore_errors=True)
     for name, (network, weights) in networks.items():
         save_network(network, weights, beside / name, step)
-    for name in networks:
-        try:
-            os.rename(beside / name, folder / name)
-        except OSError:  # one is there
-            for file in ("config.json", WEIGHTS):
-                os.replace(beside / name / file, folder / name / file)
-    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(exist_ok=True)
+    (beside / WRITTEN).touch()
+    finish_saving(folder)
 
 
 def finish_saving(folder: Path) -> None:
-    """Puts right what a kill in `save_networks` has left in `folder`, which nobody else writes to.
-
-    Weights without their configuration, which is written before them and renamed before them, belong to the one that has been renamed: the
-    autoencoder's says whether its weights have been whitened. Whatever else is there was not written to its end.
-    """
-    for beside in (folder / BESIDE).glob("*"):
-        if (beside / WEIGHTS).is_file() and not (beside / "config.json").exists():
-            os.replace(beside / WEIGHTS, folder / beside.name / WEIGHTS)
-    shutil.rmtree(folder / BESIDE, ignore_errors=True)
+    """Renames the networks that `save_networks` has written beside, as far as a kill has kept it from that. What it had not yet written to
+    the end goes. Nobody else may be writing to `folder`."""
+    beside = folder / BESIDE
+    for path in [path for path in beside.iterdir() if path.is_dir()] if (beside / WRITTEN).is_file() else []:
+        if not (folder / path.name).is_dir():
+            os.rename(path, folder / path.name)
+            continue
+        for file in ("config.json", WEIGHTS):
+            if (path / file).exists():
+                os.replace(path / file, folder / path.name / file)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def fingerprint(weights: Mapping[str, jt.Var]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jittor as jt
 
 from datasets.pairs import check_training_pairs
-from models.networks.pretrained import finish_saving
+from models.networks.pretrained import BESIDE, finish_saving
 from models.training.options import StageOptions
 from utils import options as fields
 from utils import parallel
@@ -222,10 +222,14 @@ def resolved(value: object) -> object:
 
 
 def begun_stages(folder: Path) -> set[str]:
-    """The stages that a run has a training state of, or one of a part (`parts`): <stage>/<part>/state/<stage>, and not what a run that
-    stands in this one's folder has."""
-    states = [*folder.glob("state/*"), *(path for path in folder.glob("*/*/state/*") if path.name == path.parents[2].name)]
+    """The stages that a run has a training state of, or a part of it, and not what a run that stands in this one's folder has."""
+    states = [path for run in (folder, *begun_parts(folder)) for path in run.glob("state/*")]
     return {path.name for path in states if latest_training_state(path)}
+
+
+def begun_parts(folder: Path) -> list[Path]:
+    """The folders of the parts that stages of a run are trained in (`parts`): <stage>/<part>, with state/<stage> in them."""
+    return [path.parents[1] for path in folder.glob("*/*/state/*") if path.name == path.parents[2].name]
 
 
 def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun: set[str], anew: set[str]) -> None:
@@ -252,7 +256,9 @@ def write_run(run: Run) -> None:
     """Writes run.json, in a folder that is locked. What killed processes have left half-written in it is removed."""
     for folder in (run.folder, *(path for path in run.folder.rglob("*") if path.is_dir())):
         remove_leftovers(folder, "*")
+    for folder in (run.folder, *begun_parts(run.folder)):
         finish_saving(folder)
+        finish_saving(folder / "best")
     stages = {name: asdict(options) for name, options in run.options.items()}
     content = {"system": run.system, "preset": run.preset, **{name: getattr(run, name) for name in (*OWN, "threads")}, "stages": stages}
     write_json(run.folder / "run.json", content)
@@ -264,6 +270,8 @@ def restart(run: Run, system: System, stages: list[str]) -> None:
     What painting reads goes first: a restart that is killed leaves nothing that looks finished and is not.
     """
     folder, anew = run.folder, system.following(stages)
+    for place in (folder, folder / "best"):
+        shutil.rmtree(place / BESIDE, ignore_errors=True)
     path = folder / "best" / "best.json"
     if path.is_file():  # first, for it keeps networks from being written that are worse than it says
         best = {} if len(anew) == len(system.stages) else read_best(folder)  # all of it goes, damaged or not

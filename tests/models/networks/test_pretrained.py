@@ -253,11 +253,11 @@ def test_a_network_that_was_not_there_appears_whole(tmp_path, monkeypatch):
     load_network(Conditioner, ConditionerConfig, tmp_path / "one")
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2])
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
 def test_a_kill_between_two_files_of_a_network_is_made_good(tmp_path, monkeypatch, moved):
     """Weights and configuration of the autoencoder change together when its latents are whitened."""
     before, after = (Conditioner(replace(CONDITIONER, patch_size=size)) for size in (2, 4))
-    save_networks({"one": (before, module_arrays(before))}, tmp_path, 5)
+    save_networks({name: (before, module_arrays(before)) for name in ("one", "other")}, tmp_path, 5)
     move, moves = os.replace, []
 
     def killed(source, target):
@@ -270,10 +270,15 @@ def test_a_kill_between_two_files_of_a_network_is_made_good(tmp_path, monkeypatc
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("os.replace", killed)
-        save_networks({"one": (after, module_arrays(after))}, tmp_path, 5)
+        save_networks({name: (after, module_arrays(after)) for name in ("one", "other")}, tmp_path, 6)
     finish_saving(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
-    assert load_network(Conditioner, ConditionerConfig, tmp_path / "one").config.patch_size == (4 if moved else 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+    for name in ("one", "other"):
+        assert load_network(Conditioner, ConditionerConfig, tmp_path / name).config.patch_size == 4 and exported_step(tmp_path / name) == 6
+
+    save_network(before, module_arrays(before), tmp_path / BESIDE / "one", 7)  # and killed before the other one was written
+    finish_saving(tmp_path)
+    assert exported_step(tmp_path / "one") == 6 and not (tmp_path / BESIDE).exists()
 
 
 def test_networks_of_two_steps_are_not_taken_for_a_pair(tmp_path, monkeypatch):
