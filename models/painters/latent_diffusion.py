@@ -38,7 +38,7 @@ class PaintingOptions:
     steps: int = option(25, "sampling steps", least=1, most=1000)
     guidance: float = option(3.0, "scale for the mask, 1 for none")
     ref_guidance: float = option(1.5, "scale for the reference, 1 for none")
-    text_guidance: float = option(2.0, "scale for words, 1 for none")
+    text_guidance: float = option(1.5, "scale for words, 1 for none; as that of the reference: it has the last word")
     prompt: str = option("", "words for all pictures, of a run that was trained with words")
     prompts: str = option("", 'JSON file with words for each picture, {"<mask>": "<words>", ...}')
     negative_prompt: str = option("", "words that guidance leads away from")
