@@ -7,7 +7,7 @@ network. It also dies where `nvcc` is installed but no GPU answers. This module
 - keeps CUDA to machines on which a device answers, and there makes the toolkit one that Jittor knows (utils/cuda_toolkit.py),
 - elsewhere has g++ read the headers of Jittor's sources once and for all and calls it directly, which makes compiling several times faster,
 - gives each process of an `mpirun` its GPU or its share of the cores,
-- keeps the threads that Jittor compiles in apart where they would disturb each other (utils.compiler_threads.py),
+- keeps the threads that Jittor compiles in apart where they would disturb each other (utils/compiler_threads.py),
 - keeps the processes that Jittor compiles in out of reach of Ctrl-C (utils/signals.py), and lets it stop Jittor's own compilation,
 - says what to install where a compiler or the Python headers are missing.
 
