@@ -160,10 +160,6 @@ def load_networks(classes: Mapping[str, tuple[type, type]], folder: Path) -> dic
     )
 
 
-# Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)
-RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
 def published_schedule(unet: Path) -> dict[str, str | int]:
     """How a published UNet was trained, as options of stage `unet`, by scheduler/scheduler_config.json beside its folder; {} where there is
     none. Raises UserError where that is damaged, or says what there is not here."""
@@ -187,6 +183,10 @@ def published_schedule(unet: Path) -> dict[str, str | int]:
         "prediction_type": said["prediction_type"],
         "zero_snr": int(bool(said["rescale_betas_zero_snr"])),
     }
+
+
+# Names of the autoencoder's attention in the weights published first, and ours (and diffusers' since 2023)
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def initialise(network: jt.Module, path: Path) -> None:
