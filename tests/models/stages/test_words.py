@@ -254,7 +254,6 @@ def test_faults_of_words_are_told(described, tmp_path):
     for changed, name in (
         ({"words": 0, "text_encoder": str(tmp_path)}, "--unet_words 1"),
         ({"text_encoder": str(tmp_path / "x")}, "no folder"),
-        ({"words": 2}, "--unet_linear_start 0"),
         ({"text_channels": 17}, "--unet_heads"),
     ):
         assert name in "; ".join(replace(WORDS, **changed).faults(others))
