@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jittor as jt
 
 from models.networks.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
-from models.networks.lpips import load_lpips
+from models.networks.lpips import LPIPS, load_lpips
 from models.networks.vgg import VGG19Features, load_vgg19
-from models.networks.weights import ALEXNET, ALEXNET_LPIPS, FOLDER, LITE1, VGG19, MissingWeights, find_weights, packaged_weights
+from models.networks.weights import FOLDER, LITE1, VGG16, VGG16_LPIPS, VGG19, MissingWeights, find_weights, packaged_weights
 
 EPS = 1e-6
 LITE_BLOCKS, LITE_CHANNELS = (2, 5, 9, 16), (24, 40, 80, 192)  # of EfficientNet-lite1: at 1/4 to 1/32 of the size
@@ -43,19 +43,28 @@ def load_backbone(stage: str, without: str) -> EfficientNetLite | None:
         return None
 
 
+def load_teacher(stage: str) -> LPIPS | None:
+    """LPIPS by VGG16, or None where its weights are not in checkpoints/weights; which it is, is said. The score's LPIPS is by AlexNet: what
+    has taught a network does not judge it."""
+    try:
+        network = load_lpips("vgg", *find_weights(FOLDER, VGG16, VGG16_LPIPS))
+        print(f"Stage {stage}: the perceptual loss is LPIPS")
+        return network
+    except MissingWeights as missing:
+        print(f"Stage {stage}: the perceptual loss is not LPIPS, for want of {missing}")
+        return None
+
+
 def picture_distance(stage: str) -> Callable[[jt.Var, jt.Var], jt.Var] | None:
     """The mean distance of pictures [B, 3, H, W] in −1..1: LPIPS, where its weights are in checkpoints/weights, or else the distance in the
-    features of EfficientNet-lite1; which it is, is said. None where neither is there."""
-    try:
-        network = load_lpips("alex", *find_weights(FOLDER, ALEXNET, ALEXNET_LPIPS))
-        print(f"Stage {stage}: the perceptual loss is LPIPS")
-        return lambda made, true: network(made, true).mean()
-    except MissingWeights as missing:
-        backbone = load_backbone(stage, "a perceptual loss")
-        if backbone is None:
-            return None
-        print(f"Stage {stage}: the perceptual loss is that of EfficientNet-lite1; LPIPS would need {missing}")
+    features of EfficientNet-lite1. None where neither is there."""
+    teacher = load_teacher(stage)
+    if teacher:
+        return lambda made, true: teacher(made, true).mean()
+    backbone = load_backbone(stage, "a perceptual loss")
+    if backbone:
         return lambda made, true: feature_distance(lite_maps(backbone, made), lite_maps(backbone, true)) / len(LITE_BLOCKS)
+    return None
 
 
 class PerceptualLoss:

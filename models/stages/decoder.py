@@ -17,7 +17,7 @@ from datasets.loader import spread
 from datasets.pairs import Pair
 from datasets.transforms import to_array, to_image
 from models.losses.adversarial import discriminator_hinge, generator_hinge
-from models.losses.perceptual import LITE_CHANNELS, feature_distance, lite_maps, load_backbone
+from models.losses.perceptual import LITE_CHANNELS, feature_distance, lite_maps, load_backbone, load_teacher
 from models.losses.reconstruction import l1, tone
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.discriminators import ProjectedDiscriminator
@@ -40,7 +40,7 @@ class DecoderOptions(StageOptions):
     weight_decay: float = option(0.0, "of AdamW", least=0)
     crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
-    perceptual_weight: float = option(0.5, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
+    perceptual_weight: float = option(0.5, "of LPIPS or EfficientNet-lite1's distance, against a mean absolute error", least=0)
     adversarial_weight: float = option(0.1, "of the discriminator's verdict, in the end", least=0)
     latent_noise: float = option(0.35, "noise on the latents, of up to this standard deviation", least=0)
     painted: int = option(1000, "photos whose latents the UNet paints, which half of the crops are of; 0: none", least=0, fixed=True)
@@ -75,13 +75,15 @@ class PaintedCrops(PhotoCrops):
 
 class PictureLosses:
     """How far pictures that a decoder makes are from photos: in colour and tone, in the features of EfficientNet-lite1, and by the verdict
-    of a discriminator on these, which learns beside, by `recipe`. Without the network's package, which is said, there are colour and tone
-    alone. `options` have perceptual_weight, adversarial_weight and steps; cell: pixels a side of one latent cell.
+    of a discriminator on these, which learns beside, by `recipe`. Where LPIPS is at hand, it is taken for the distance. Without the package
+    of EfficientNet-lite1, which is said, there are colour and tone alone. `options` have perceptual_weight, adversarial_weight and steps;
+    cell: pixels a side of one latent cell.
     """
 
     def __init__(self, stage: str, options: StageOptions, cell: int, recipe: Recipe):
         self.options, self.cell = options, cell
         self.backbone = load_backbone(stage, "perceptual and adversarial losses")
+        self.teacher = load_teacher(stage) if self.backbone else None
         self.discriminator = ProjectedDiscriminator(LITE_CHANNELS)
         self.learners = {"discriminator": Learner({"discriminator": self.discriminator}, recipe)} if self.backbone else {}
 
@@ -94,7 +96,7 @@ class PictureLosses:
             with jt.no_grad():
                 real = [map_.stop_grad() for map_ in self.features(image)]
             fake = self.features(made)
-            parts |= {"perceptual": feature_distance(fake, real), "adversarial": generator_hinge(self.discriminator(fake))}
+            parts |= {"perceptual": self.distance(made, image, fake, real), "adversarial": generator_hinge(self.discriminator(fake))}
             weight = self.options.adversarial_weight * ramp(step / self.options.steps)
             loss = loss + self.options.perceptual_weight * parts["perceptual"] + weight * parts["adversarial"]
             judged.append({"real": real, "fake": [map_.detach() for map_ in fake]})
@@ -113,13 +115,17 @@ class PictureLosses:
     def features(self, picture: jt.Var) -> list[jt.Var]:
         return lite_maps(self.backbone, picture)
 
+    def distance(self, made: jt.Var, image: jt.Var, fake: list[jt.Var], real: list[jt.Var]) -> jt.Var:
+        """Of pictures [B, 3, H, W], whose features are these."""
+        return self.teacher(made, image).mean() if self.teacher else feature_distance(fake, real)
+
     def validate(self, made: jt.Var, image: jt.Var) -> dict[str, np.ndarray]:
         """Of whole photos: mean absolute error, PSNR in dB, and the distance in features."""
         made = jt.clamp(made, -1, 1)
         square = ((made - image).numpy() ** 2).mean(axis=(1, 2, 3))
         metrics = {"val_l1": (made - image).abs().mean().item(), "val_psnr": -10 * np.log10(square / 4)}
         if self.backbone:
-            metrics["val_perceptual"] = feature_distance(self.features(made), self.features(image)).item()
+            metrics["val_perceptual"] = self.distance(made, image, self.features(made), self.features(image)).item()
         return metrics
 
     def to_minimise(self, metrics: dict[str, float]) -> float:

@@ -12,6 +12,7 @@ from datasets.loader import batches, spread, stack
 from datasets.transforms import to_array
 from models.losses import perceptual
 from models.networks.autoencoder_kl import AutoencoderKL
+from models.networks.lpips import load_lpips
 from models.networks.pretrained import WEIGHTS, save_network
 from models.networks.weights import MissingWeights
 from models.painters.latent_diffusion import decoder_folder
@@ -20,8 +21,9 @@ from models.stages.decoder import RAMP, DecoderStage, ramp
 from models.stages.unet import UNetStage
 from models.training.progress import export, validate
 from models.training.run import Run, write_run
+from tests.models.networks.test_lpips import drawn
 from tests.small import OPTIONS, copies
-from utils.checkpoint import module_arrays
+from utils.checkpoint import module_arrays, write_safetensors
 
 
 @pytest.fixture
@@ -87,6 +89,23 @@ def test_without_the_package_it_says_so_and_trains(folder, pairs, monkeypatch, c
     assert capsys.readouterr().out.count("pip install something") == 1
     before, after, scalars = trained(stage, pairs, 20)
     assert after["val_l1"] < before["val_l1"] and "perceptual" not in scalars[0] and [*stage.learners] == ["decoder"]
+
+
+def test_lpips_teaches_where_its_weights_are(folder, pairs, tmp_path_factory, monkeypatch, capsys):
+    without = stage_of(folder).picture_losses
+    assert without.teacher is None and "not LPIPS, for want of vgg16-397923af.pth" in capsys.readouterr().out
+    place, arrays = tmp_path_factory.mktemp("weights"), drawn("vgg")
+    for name, part in (("vgg16", "features."), ("vgg", "lin")):
+        write_safetensors(place / name, {key: array for key, array in arrays.items() if key.startswith(part)})
+    monkeypatch.setattr(perceptual, "find_weights", lambda folder, *names: [place / name.split("-")[0].split(".")[0] for name in names])
+    losses = stage_of(folder).picture_losses
+    photos = to_array(np.stack([read_image(pair.image, (64, 64)) for pair in pairs[:4]]))
+    made, true = jt.array(photos[:2]), jt.array(photos[2:])
+    found = losses(made, true, 0, [])["perceptual"]
+    expected = load_lpips("vgg", place / "vgg16", place / "vgg")(made, true).mean().item()
+    assert found.item() == pytest.approx(expected, rel=1e-5) == losses.validate(made, true)["val_perceptual"]
+    assert found.item() != pytest.approx(without(made, true, 0, [])["perceptual"].item(), rel=1e-2)
+    assert jt.grad(found, made).numpy().any() and all(weight.is_stop_grad() for weight in losses.teacher.parameters())
 
 
 def test_noise_is_put_on_the_latents_and_differs_from_picture_to_picture(folder, pairs):
