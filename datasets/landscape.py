@@ -1,6 +1,6 @@
 """Landscape data: the classes of a mask, and how one picture or one mask is read.
 
-A mask is a one-channel PNG whose pixel values are the labels 0..28, in 8 or 16 bits or as indices of a palette.
+A mask is a one-channel PNG whose pixel values are the labels 0..28, in 1 to 16 bits or as indices of a palette.
 Files are given as paths, or open for reading, with a `name` to call them by. Sizes are given as (width, height), in pixels.
 """
 
@@ -31,6 +31,7 @@ MASKS = (".png",)
 # tried: Pillow would hand a PostScript file to Ghostscript, which runs it as a program. A mask in a lossy format would have smeared labels.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MASK_FORMATS = ("PNG",)
+SPREAD = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey of 2 and of 4 bits by this, so that the highest value is white
 
 
 class BadFile(UserError):
@@ -59,10 +60,10 @@ def read_mask(path, size=None):
     Raises BadFile (a UserError) when the file cannot be decoded whole, is no PNG, has more than one channel, or has
     labels over 28.
     """
-    image = _decode(path, MASK_FORMATS)
+    image, packing = _decode(path, MASK_FORMATS)
     if image.mode not in ("1", "L", "P", "I;16", "I"):  # of 16 bits: I;16, from older Pillow I
         raise BadFile(path, "not a mask", f"{image.mode} picture; a mask has one channel")
-    mask = np.array(image)  # of a palette image: the indices
+    mask = np.array(image) // SPREAD.get(packing, 1)  # of a palette image: the indices
     if mask.max() >= NUM_CLASSES:
         raise BadFile(path, f"label over {NUM_CLASSES - 1}", f"highest is {mask.max()}")
     mask = mask.astype(np.uint8)
@@ -71,7 +72,7 @@ def read_mask(path, size=None):
 
 def open_picture(path):
     """The picture as Pillow's Image, decoded and upright, in the mode it was saved in. Raises BadFile as `read_image` does."""
-    image = _decode(path, PICTURE_FORMATS)
+    image, _ = _decode(path, PICTURE_FORMATS)
     if image.mode.startswith(("I", "F")):
         raise BadFile(path, "not a photograph", f"{image.mode} picture; more than 8 bits of gray, as masks have")
     try:
@@ -81,11 +82,15 @@ def open_picture(path):
 
 
 def _decode(path, formats):
-    """The file as Pillow's Image, read to its end. Raises BadFile when it is of none of the formats, or damaged."""
+    """The file as Pillow's Image, read to its end, and how its pixels were packed, by Pillow's name: the Image no longer says so.
+
+    Raises BadFile when it is of none of the formats, or damaged.
+    """
     try:
         with Image.open(path, formats=formats) as image:
+            packing = image.tile[0][3] if image.tile else None
             image.load()  # opening reads the header only
-            return image
+            return image, packing
     except UnidentifiedImageError as error:
         raise BadFile(path, "cannot be decoded", f"not a {' or '.join(formats)} file") from error
     except Exception as error:  # damage shows as OSError, SyntaxError, ValueError, struct.error, zlib.error ...

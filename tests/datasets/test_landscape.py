@@ -39,7 +39,7 @@ def test_read_mask_of_8_and_16_bits(tmp_path, depth, mode):
 def test_read_mask_as_older_pillow_opens_16_bits(tmp_path, monkeypatch):
     image = Image.fromarray(labels().astype(np.int32))
     image.format = "PNG"
-    monkeypatch.setattr(landscape, "_decode", lambda path, formats: image)
+    monkeypatch.setattr(landscape, "_decode", lambda path, formats: (image, "I;16B"))
     assert image.mode == "I"
     mask = read_mask(tmp_path / "m.png")
     assert mask.dtype == np.uint8
@@ -57,6 +57,20 @@ def test_read_mask_of_palette_gives_the_indices(tmp_path):
 def test_read_mask_of_one_bit(tmp_path):
     Image.fromarray(labels() > 10).save(tmp_path / "m.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), labels() > 10)
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_read_mask_of_few_bits(tmp_path, mode, bits):
+    few = labels() % 2**bits
+    image = Image.fromarray(few)
+    if mode == "P":
+        image.putpalette([*range(3 * 2**bits)])
+    image.save(tmp_path / "m.png", bits=bits)
+    assert Image.open(tmp_path / "m.png").tile[0].args == f"{mode};{bits}"
+    mask = read_mask(tmp_path / "m.png")
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, few)
 
 
 def test_read_mask_resizes_by_the_nearest_pixel_centre(tmp_path):
