@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -142,8 +144,11 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 def short(name: str) -> str:
-    """As much of a file's name as leaves room for more: names may have 255 bytes."""
-    return os.fsdecode(os.fsencode(name)[:150])
+    """A file's name; of one that leaves no room for more, as names may have 255 bytes, the beginning and a checksum of it all."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= 150:
+        return name
+    return f"{encoded[:140].decode(sys.getfilesystemencoding(), 'ignore')}-{zlib.crc32(encoded):08x}"
 
 
 def short_node_name() -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run/\.lock"), locked(tmp_path / "file" / "run"):
         pass
+
+
+def test_long_names_that_begin_alike_are_written_side_by_side(tmp_path):
+    names = [os.fsdecode(first * 60 + last) for first in ("山".encode(), b"\xe4\xff.") for last in (b"a", b"b")]
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(atomic_write(tmp_path / name)).write(os.fsencode(name))
+        assert len({os.fsencode(path.name).decode() for path in tmp_path.iterdir()}) == 4  # all of them UTF-8
+    assert {path.name: os.fsdecode(path.read_bytes()) for path in tmp_path.iterdir()} == dict(zip(names, names, strict=True))
 
 
 def test_what_another_process_is_writing_is_not_left_over(tmp_path):
