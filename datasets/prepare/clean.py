@@ -10,7 +10,7 @@ from datasets.landscape import CLASSES, read_image, read_mask
 from datasets.leave_out import write_leave_out
 from datasets.pairs import examine_training_pairs
 from datasets.prepare.faults import GREY, Print, borders, chroma, duplicates, print_of
-from datasets.prepare.output import own_folder
+from datasets.prepare.output import own_folder, print_command
 from models.metrics.report import write_gallery
 from utils.errors import UserError
 
@@ -75,7 +75,7 @@ def write_report(root, output, judge=None):
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
     print(f"{count} pairs of {set_folder}: {len(findings)} better left out ({summary}).")
     print(f"Look at {folder / PAGE}, edit {folder / LIST}, and train with")
-    print(f"  python3 MainTrain.py --input_path {root} --leave_out {folder / LIST}")
+    print_command("MainTrain.py", "--input_path", root, "--leave_out", folder / LIST)
 
 
 def find(pairs, bad, judge, cache):

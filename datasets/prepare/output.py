@@ -1,5 +1,6 @@
-"""What the commands that go on after a kill ask of the folder they write to."""
+"""What the commands that go on after a kill ask of the folder they write to, and how they say what to do next."""
 
+import shlex
 from pathlib import Path
 
 from utils.errors import UserError
@@ -19,3 +20,8 @@ def own_folder(path, own):
         shown = ", ".join(others[:LISTED]) + (", ..." if len(others) > LISTED else "")
         raise UserError(f"{folder} holds other things ({shown}): give another folder as --output_path.")
     return folder
+
+
+def print_command(*words):
+    """Prints a command of ours, to be copied into a shell."""
+    print(f"  {shlex.join(['python3', *map(str, words)])}")

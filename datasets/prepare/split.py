@@ -9,6 +9,7 @@ from datasets.captions import CAPTIONS
 from datasets.checks import WORKERS, in_threads
 from datasets.loader import dealt
 from datasets.pairs import check_training_pairs, split, split_off
+from datasets.prepare.output import print_command
 from utils.files import whole_folder
 
 REFERENCES = 3  # keeps the stream that deals references apart from others of the same seed
@@ -45,9 +46,9 @@ def write_split(root, output, share=None, count=None, seed=0, copy=False, skip_b
                 write_names(building / name / CAPTIONS, captions)
     train, val = (len(part) for part in parts.values())
     print(f"{train} pairs to train on, {val} held out, in {output}. With them:")
-    print(f"  python3 MainTrain.py --input_path {output} --val_path {output / 'val'}")
-    print(f"  python3 MainTest.py --input_path {output / 'val'} --img_path {output} --output_path results --score", end="")
-    print(f" --truth_path {output / 'val' / 'imgs'}" if all(pair.image.suffix == ".jpg" for pair in parts["val"]) else "")
+    truths = ["--truth_path", output / "val" / "imgs"] if all(pair.image.suffix == ".jpg" for pair in parts["val"]) else []
+    print_command("MainTrain.py", "--input_path", output, "--val_path", output / "val")
+    print_command("MainTest.py", "--input_path", output / "val", "--img_path", output, "--output_path", "results", "--score", *truths)
 
 
 def write_names(path, listing):

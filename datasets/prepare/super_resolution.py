@@ -1,8 +1,8 @@
 """Pairs of photos in high and in half the resolution, as super-resolution networks are trained and measured on."""
 
-from datasets.checks import WORKERS, attempt, in_threads, report
+from datasets.checks import WORKERS, attempt, files_in, in_threads, report
 from datasets.degradation import halved
-from datasets.landscape import BadFile, read_image
+from datasets.landscape import MASKS, BadFile, read_image
 from datasets.leave_out import read_leave_out
 from datasets.prepare.output import own_folder
 from datasets.test_pairs import find_photos
@@ -26,8 +26,10 @@ def write_resolutions(input_path, output, leave_out=None):
         if photos.setdefault(path.stem, path) != path:
             bad.append(BadFile(path, "second file of this name", f"beside {photos[path.stem].name}"))
     if leave_out is not None:
-        for stem in read_leave_out(leave_out, photos.keys()):
-            del photos[stem]
+        masks = files_in(next(iter(photos.values())).parent.with_name("labels"), MASKS)  # the list may name one without a photo
+        left_out = read_leave_out(leave_out, photos.keys() | {path.stem for path in masks})
+        photos = {stem: path for stem, path in photos.items() if stem not in left_out}
+        bad = [fault for fault in bad if fault.path.stem in photos]
     folder = own_folder(output, {"HR", "LR_bicubic"})
     own_folder(folder / "LR_bicubic", {f"X{SCALE}"})
     high = own_folder(folder / "HR", {f"{stem}.png" for stem in photos})

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 
 import pytest
 
@@ -65,6 +66,14 @@ def test_files_are_linked_or_copied(root, imgs, masks, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     write_split(root, tmp_path / "elsewhere", count=2)
     assert not originals(tmp_path / "elsewhere") and stems(check_training_pairs(tmp_path / "elsewhere"))
+
+
+def test_the_commands_that_are_printed_can_be_copied(root, tmp_path, capsys):
+    output = tmp_path / "held out"
+    write_split(root, output, count=2)
+    train, test = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert train == ["python3", "MainTrain.py", "--input_path", str(output), "--val_path", str(output / "val")]
+    assert test[1:4] == ["MainTest.py", "--input_path", str(output / "val")] and test[-2:] == ["--truth_path", str(output / "val" / "imgs")]
 
 
 def test_what_cannot_be_split_is_said_and_nothing_is_left(root, imgs, tmp_path):

@@ -1,9 +1,12 @@
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from datasets.landscape import read_image
 from datasets.prepare import super_resolution
+from datasets.prepare.clean import write_report
 from datasets.prepare.super_resolution import write_resolutions
 from tests.datasets.files import save_picture
 from utils.errors import UserError
@@ -47,6 +50,18 @@ def test_photos_at_fault_are_all_named_and_the_others_written(photos, tmp_path):
     with pytest.raises(UserError, match=r"(?s)2 faults.*cannot be decoded: 1.*0\.jpg.*second file.*1\.png.*All other photos"):
         write_resolutions(photos, tmp_path / "sr")
     assert {path.name for path in (tmp_path / "sr" / "HR").iterdir()} == {"1.png", "2.png"}
+
+
+def test_the_list_of_clean_is_taken_whatever_it_names(root, imgs, masks, tmp_path, capsys):
+    (imgs / "a.jpg").unlink()
+    (masks / "b.png").unlink()
+    save_picture(imgs / "c.png")
+    write_report(root, tmp_path / "the clean ones")
+    *_, command = capsys.readouterr().out.splitlines()
+    listing = tmp_path / "the clean ones" / "leave_out.txt"
+    assert shlex.split(command) == ["python3", "MainTrain.py", "--input_path", str(root), "--leave_out", str(listing)]
+    write_resolutions(root, tmp_path / "sr", leave_out=listing)
+    assert [path.name for path in (tmp_path / "sr" / "HR").iterdir()] == ["d.png"]
 
 
 def test_left_out_photos_and_folders_of_others(photos, tmp_path):
