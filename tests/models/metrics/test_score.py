@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.landscape import read_image
+from datasets.landscape import read_image, read_mask
 from datasets.synthetic.render import draw
 from datasets.test_pairs import find_test_pairs
 from models.metrics import pictures as measuring
 from models.metrics.mask_accuracy import Judge
+from models.metrics.merit import MERITS, merit
 from models.metrics.pictures import Pictures
 from models.metrics.score import PUBLISHED, score, total_score
+from models.metrics.style import style_similarity
 from models.networks.clip import encode_images, encode_texts, load_clip, load_tokenizer
 from models.networks.weights import LITE0, PACKAGES
 from tests.models.networks.small_clip import write_small_clip
@@ -111,6 +113,19 @@ def test_references_that_are_swapped_cost_style_and_masks_that_are_shuffled_cost
     swapped = scored(data, "swapped", lambda i, mask, photo: draw((i + 1) % COUNT, (i + 1) % COUNT, SIZE)[0])
     assert swapped["style"].value < right["style"].value - 0.3
     assert abs(swapped["FID"].value - right["FID"].value) < 1e-3  # the set is the same
+
+
+@pytest.mark.parametrize("by", MERITS)
+def test_merit_is_the_total_of_what_is_chosen_by(data, by):
+    """Of masks in the palette's colours, every second one another's: what the judge sees right follows from the masks."""
+    pairs = find_test_pairs(data / "labels", data / "imgs")
+    masks = np.stack([read_mask(pair.mask) for pair in pairs])
+    shown = np.where(np.arange(COUNT)[:, None, None] % 2, np.roll(masks, 1, axis=0), masks)
+    accuracy, pictures = (shown == masks).mean(axis=(1, 2)), colorize_mask(shown)
+    style = np.array([style_similarity(a, read_image(pair.reference), "corrected") for a, pair in zip(pictures, pairs, strict=True)])
+    judge = None if by == "style" else PaletteJudge(network=None, size=SIZE, weights=data / "judge", held_out_accuracy=0.9)
+    expected = {"total": accuracy * (0.55 + 0.15 * style), "mask": accuracy * 0.55, "style": 0.55 + 0.15 * style}[by]
+    assert np.allclose(merit(pictures, pairs, by, judge, "corrected"), expected) and np.ptp(expected) > 0.01
 
 
 def test_a_second_scoring_measures_nothing_and_the_files_say_the_same(data, monkeypatch):
