@@ -1,4 +1,4 @@
-// What is written: masks as PNG of 8 bits of grey whose values are the classes, and a picture with its mask as a ZIP. And how files are saved.
+// What is written: masks as PNG of 16 bits of grey whose values are the classes, and a picture with its mask as a ZIP. And how files are saved.
 
 const CRC = new Uint32Array(256).map((_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
@@ -23,13 +23,14 @@ function joined(parts) {
 
 // ------------------------------------------------------------------------------------------------------------------ PNG
 
-/** Classes, one a pixel, as the bytes of a PNG: grey, 8 bits, each row as it is (filter 0). */
+/** Classes, one a pixel, as the bytes of a PNG as the competition's masks are: grey, 16 bits; each row as it is (filter 0). */
 export async function png(map, width, height) {
-  const rows = new Uint8Array(height * (width + 1));
-  for (let y = 0; y < height; y++) rows.set(map.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
+  const row = 1 + 2 * width; // its filter, and two bytes a pixel, of which the first is 0
+  const rows = new Uint8Array(height * row);
+  for (let i = 0; i < map.length; i++) rows[Math.floor(i / width) * row + 2 * (i % width) + 2] = map[i];
   const stream = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
   const packed = new Uint8Array(await new Response(stream).arrayBuffer());
-  const header = joined([big(width), big(height), [8, 0, 0, 0, 0]]);
+  const header = joined([big(width), big(height), [16, 0, 0, 0, 0]]);
   const signature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
   return joined([signature, chunk("IHDR", header), chunk("IDAT", packed), chunk("IEND", [])]);
 }
