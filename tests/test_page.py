@@ -3,15 +3,25 @@
 import io
 import json
 import shutil
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.test_pairs import find_test_pairs
+from models.serving.page import routes_of
+from models.serving.studio import Studio, to_choose_from
+from models.serving.worker import Worker
 from tests.page import serving
 from tests.test_commands import run
+from tests.test_serving import HalfSky, OneNumber, Plain
+from utils.image import resize
+from utils.web import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,18 +43,62 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, served):
+@contextmanager
+def window(browser, address: str) -> Iterator:
     """The page in a fresh window, when its first picture is there. Whatever goes wrong in it fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 720}, locale="en-US")
     page, trouble = context.new_page(), []
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("console", lambda message: trouble.append(message.text) if "Content Security Policy" in message.text else None)
-    page.goto(served.address)
+    page.goto(address)
     settle(page)
     yield page
     context.close()
     assert not trouble
+
+
+@pytest.fixture
+def page(browser, served):
+    with window(browser, served.address) as page:
+        yield page
+
+
+class Held(Plain, HalfSky):
+    """A painter and a judge that take no time, or as much as the test wants."""
+
+    def __init__(self):
+        self.may = threading.Event()  # go on
+        self.may.set()
+
+    def paint(self, masks, references, *others):
+        self.may.wait(60)
+        return references
+
+    def labels(self, pictures, size):
+        self.may.wait(60)
+        return super().labels(pictures, size)
+
+
+@pytest.fixture(scope="module")
+def held(data):
+    """A server in this process, whose painter has no steps."""
+    both, worker = Held(), Worker()
+    studio = Studio(both, OneNumber(), "none", 3, resize, both, *to_choose_from(find_test_pairs(data, data), data), "plain", False)
+    routes = routes_of(studio, worker)
+    with Server("127.0.0.1", 0, "", lambda method, path: routes.get((method, path))) as server:
+        for work in (worker.work, server.serve_forever):
+            threading.Thread(target=work, daemon=True).start()
+        both.address = server.address
+        yield both
+        server.shutdown()
+
+
+@pytest.fixture
+def plain_page(browser, held):
+    held.may.set()
+    with window(browser, held.address) as page:
+        page.set_default_timeout(10_000)
+        yield page
 
 
 def settle(page) -> None:
@@ -81,6 +135,12 @@ def mask_of(page) -> np.ndarray:
     with Image.open(io.BytesIO(saved(page, "#save-mask"))) as mask:
         assert (mask.mode, mask.size, mask.format) == ("I;16", (512, 384), "PNG")
         return np.array(mask)
+
+
+def pair_of(page) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(saved(page, "#save-pair"))) as pair:
+        assert pair.testzip() is None
+        return {name: pair.read(name) for name in pair.namelist()}
 
 
 def command(data: Path, run_folder: Path, folder: Path, mask: bytes, name: str, reference: str, *words) -> bytes:
@@ -218,3 +278,55 @@ def test_it_survives_that_the_server_starts_again(browser, data, untrained, tmp_
         assert saved(page, "#save-picture") == before
         assert page.inner_text("#run") == "untrained"
     context.close()
+
+
+def test_a_stroke_that_changes_nothing_costs_no_picture(page, plain_page):
+    choose(page, "rock")
+    drag(page, (0.3, 0.3))
+    drag(page, (0.3, 0.3))
+    settle(page)
+    page.mouse.down()  # and rests
+    page.wait_for_selector("#picture[data-quality=quick]")
+    page.wait_for_selector("#stop", state="hidden", timeout=10_000)
+    page.mouse.up()
+    settle(page)
+    assert page.get_attribute("#picture", "data-quality") == "final"
+
+    choose(plain_page, "rock")
+    for _ in range(2):
+        drag(plain_page, (0.3, 0.3))
+    settle(plain_page)
+    assert saved(plain_page, "#save-mask") in pair_of(plain_page).values()
+
+
+def test_the_judge_is_stopped_or_has_its_mask_drawn_on(plain_page, held, data):
+    page, photo = plain_page, sorted((data / "train_resized" / "imgs").iterdir())[0]
+    before = saved(page, "#save-mask")
+    page.uncheck("#live")
+    held.may.clear()
+    page.set_input_files("#photo-file", photo)
+    page.wait_for_selector("body[data-state=looking]")
+    page.click("#stop")
+    page.wait_for_selector("body[data-state=stopped]")
+    held.may.set()
+    page.wait_for_timeout(500)
+    assert saved(page, "#save-mask") == before
+    page.set_input_files("#photo-file", photo)
+    page.wait_for_selector("body[data-state=waiting]")
+    assert (mask_of(page)[[0, -1], 0] == [1, 3]).all() and page.is_hidden("#stop")
+    page.check("#live")
+    settle(page)
+
+
+def test_a_connection_that_ends_early_is_no_picture(plain_page):
+    page = plain_page
+    for address in ("**/paint", "**/studio.json"):
+        page.route(address, lambda route: route.abort())
+    page.route("**/paint", lambda route: route.fulfill(body='{"event": "begun"}\n'), times=1)
+    for _ in range(2):  # in the midst of a picture, and where there is no answer at all
+        page.click("#another")
+        page.wait_for_timeout(500)
+        page.wait_for_selector("body[data-state=away]")
+        assert page.is_hidden("#stop")
+    page.unroute_all()
+    settle(page)

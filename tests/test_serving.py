@@ -155,6 +155,9 @@ class OneNumber:
     noise: float = option(1.0, "of something", least=0)
     file: str = option("", "that the page must not name")
 
+    def faults(self) -> list[str]:
+        return []
+
 
 class Plain:
     """A painter that paints in one go."""

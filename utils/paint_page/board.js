@@ -80,7 +80,8 @@ export class Board {
     if (event.pointerId !== this.hand) return;
     this.hand = null;
     if (event.pointerType !== "mouse") ring.hidden = true;
-    if (this.labels.end()) this.drawn();
+    this.labels.end();
+    this.drawn(); // also where nothing has changed: drawing has broken off what was being painted
   }
 
   giveUp() {

@@ -7,7 +7,7 @@ import { changeLanguage, inEachLanguage, say, translate } from "./language.js";
 import { Painting } from "./painting.js";
 import { startPalette } from "./palette.js";
 import { Panel } from "./panel.js";
-import { exampleLabels, Failure, judged, labelsOf, studio as readStudio } from "./server.js";
+import { exampleLabels, Failure, labelsOf, studio as readStudio } from "./server.js";
 import { remember, settings } from "./settings.js";
 
 const byId = (id) => document.getElementById(id);
@@ -131,14 +131,11 @@ async function openMask(file) {
 }
 
 async function openPhoto(file) {
-  painting.stop();
   await panel.takePhoto(file);
-  painting.stop();
-  tell({ kind: "looking" });
-  for await (const event of judged(file)) {
-    if (event.event === "mask") open(await labelsOf(new Blob([fromBase64(event.mask)])));
-    if (event.event === "superseded") tell({ kind: "superseded" });
-  }
+  const mask = await painting.look(file);
+  if (!mask) return;
+  open(await labelsOf(new Blob([mask])));
+  tell({ kind: "waiting" });
 }
 
 function fromDialog(action) {

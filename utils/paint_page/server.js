@@ -1,5 +1,6 @@
 // What the page asks its server. Addresses are relative: the page's own may have a secret in it.
 
+const LAST = ["picture", "mask", "superseded"]; // events after which nothing more comes
 const LARGEST = 16 * 2 ** 20; // bytes of a photo or a mask; the server takes no more
 
 /** What the server has refused, or could not do: `status` is HTTP's, 0 where there is no answer at all. */
@@ -68,13 +69,14 @@ async function* events(path, body, signal) {
       if (error.name === "AbortError") throw error;
       throw new Failure(0, "");
     });
-    if (piece.done) return;
+    if (piece.done) throw new Failure(0, ""); // the server has ended in the midst of it
     const lines = (rest + piece.value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
       const event = JSON.parse(line);
       if (event.event === "error") throw new Failure(500, event.error);
       yield event;
+      if (LAST.includes(event.event)) return;
     }
   }
 }
