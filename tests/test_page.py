@@ -232,9 +232,7 @@ def test_the_picture_has_the_bytes_of_the_command(page, data, untrained, tmp_pat
     settle(page)
     mask, picture = saved(page, "#save-mask"), saved(page, "#save-picture")
     assert command(data, untrained, tmp_path, mask, "蓝山 1", photo.get_attribute("title"), "--seed", 8) == picture
-    with zipfile.ZipFile(io.BytesIO(saved(page, "#save-pair"))) as pair:
-        assert pair.testzip() is None
-        assert {name: pair.read(name) for name in pair.namelist()} == {"蓝山 1.png": mask, "蓝山 1.jpg": picture}
+    assert pair_of(page) == {"蓝山 1.png": mask, "蓝山 1.jpg": picture}
 
 
 def test_a_picture_is_stopped_and_settings_are_remembered(page):
@@ -297,6 +295,31 @@ def test_a_stroke_that_changes_nothing_costs_no_picture(page, plain_page):
         drag(plain_page, (0.3, 0.3))
     settle(plain_page)
     assert saved(plain_page, "#save-mask") in pair_of(plain_page).values()
+
+
+def test_what_is_drawn_but_not_painted_is_kept_and_no_part_of_a_pair(plain_page):
+    page, name = plain_page, plain_page.input_value("#name")
+    painted, picture = saved(page, "#save-mask"), saved(page, "#save-picture")
+    page.uncheck("#live")
+    choose(page, "bridge")
+    drag(page, (0.3, 0.5), (0.7, 0.52))
+    drawn = saved(page, "#save-mask")
+    assert drawn != painted and pair_of(page) == {f"{name}.png": painted, f"{name}.jpg": picture}
+    page.click("#open")
+    page.locator("#examples button").nth(1).click()
+    page.wait_for_function("(name) => document.getElementById('name').value !== name", arg=name)
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename == f"{name}.jpg" and Path(download.value.path()).read_bytes() == picture
+    page.locator("#mask").focus()
+    page.keyboard.press("Control+z")
+    assert saved(page, "#save-mask") == drawn
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert saved(page, "#save-mask") == drawn
+    page.click("#paint")
+    settle(page)
+    assert drawn in pair_of(page).values()
 
 
 def test_the_judge_is_stopped_or_has_its_mask_drawn_on(plain_page, held, data):

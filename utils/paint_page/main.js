@@ -15,8 +15,9 @@ const SKY = 1;
 const TOOLS = ["brush", "eraser", "fill", "line", "horizon", "pick"];
 
 let studio, labels, board, panel, painting;
-let picture = null; // the last real picture's bytes, a JPEG
+let picture = null; // the last real one: a JPEG's bytes, with the mask and the name it was painted of
 let state = { kind: "waiting" };
+let remembered = Promise.resolve(); // masks are packed one after the other, so that the newest is the last
 
 // ------------------------------------------------------------------------------------------------------------ what is shown
 
@@ -42,8 +43,8 @@ function tell(next) {
   showState();
 }
 
-function showPicture(bytes, quality) {
-  if (quality === "final") picture = bytes;
+function showPicture(bytes, quality, { mask, name }) {
+  if (quality === "final") picture = { bytes, mask: fromBase64(mask), name };
   const address = URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
   for (const image of [byId("picture"), byId("under")]) {
     const before = image.src;
@@ -83,9 +84,7 @@ async function maskFile() {
 }
 
 async function request(quick) {
-  const mask = toBase64(await maskFile());
-  remember({ mask });
-  return { mask, quick, ...panel.wishes() };
+  return { mask: toBase64(await maskFile()), quick, ...panel.wishes() };
 }
 
 function wanted() {
@@ -95,6 +94,7 @@ function wanted() {
 function drawn() {
   showSettings();
   wanted();
+  remembered = remembered.then(async () => remember({ mask: toBase64(await maskFile()) }));
 }
 
 function stop() {
@@ -180,12 +180,12 @@ async function saveMask() {
 }
 
 function savePicture() {
-  if (picture) save(picture, `${settings.name}.jpg`, "image/jpeg");
+  if (picture) save(picture.bytes, `${picture.name}.jpg`, "image/jpeg");
 }
 
-async function savePair() {
-  const files = { [`${settings.name}.png`]: await maskFile(), [`${settings.name}.jpg`]: picture };
-  save(zip(files), `${settings.name}.zip`, "application/zip");
+function savePair() {
+  const { bytes, mask, name } = picture;
+  save(zip({ [`${name}.png`]: mask, [`${name}.jpg`]: bytes }), `${name}.zip`, "application/zip");
 }
 
 // -------------------------------------------------------------------------------------------------------------- what is done
