@@ -341,6 +341,26 @@ def test_the_judge_is_stopped_or_has_its_mask_drawn_on(plain_page, held, data):
     settle(page)
 
 
+def test_only_a_second_finger_takes_a_stroke_back(plain_page):
+    page, before = plain_page, mask_of(plain_page)
+    choose(page, "tree")
+    box = page.locator("#mask").bounding_box()
+    places = [{"x": box["x"] + x * box["width"], "y": box["y"] + 0.3 * box["height"], "id": i} for i, x in enumerate((0.2, 0.5))]
+    page.mouse.move(places[0]["x"], places[0]["y"])
+    page.mouse.down()
+    for kind in ("pointerdown", "pointercancel"):  # of a palm
+        page.dispatch_event("#mask", kind, {"pointerId": 77, "pointerType": "touch"})
+    page.mouse.move(places[1]["x"], places[1]["y"])
+    page.mouse.up()
+    assert (mask_of(page)[115, [103, 180, 256]] == 5).all()
+    page.keyboard.press("Control+z")
+    touch = page.context.new_cdp_session(page)
+    for fingers in (places[:1], places, []):
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart" if fingers else "touchEnd", "touchPoints": fingers})
+    assert np.array_equal(mask_of(page), before)
+    settle(page)
+
+
 def test_a_connection_that_ends_early_is_no_picture(plain_page):
     page = plain_page
     for address in ("**/paint", "**/studio.json"):

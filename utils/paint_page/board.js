@@ -18,11 +18,12 @@ export class Board {
     const little = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
     this.colors = classes.map(({ color: [r, g, b] }) => (little ? (255 << 24) | (b << 16) | (g << 8) | r : (r << 24) | (g << 16) | (b << 8) | 255));
     this.hand = null; // the pointer that draws
+    this.finger = false; // whether that is a finger
     this.at = { x: WIDTH / 2, y: HEIGHT / 2 };
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.up(event));
-    canvas.addEventListener("pointercancel", () => this.giveUp());
+    canvas.addEventListener("pointercancel", (event) => event.pointerId === this.hand && this.giveUp());
     canvas.addEventListener("pointerleave", () => (ring.hidden = true));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -51,7 +52,7 @@ export class Board {
 
   down(event) {
     if (this.hand !== null) {
-      if (event.pointerType === "touch") this.giveUp(); // a second finger: it was not meant to draw
+      if (this.finger && event.pointerType === "touch") this.giveUp(); // a second finger: it was not meant to draw
       return;
     }
     if (event.button > 0) return;
@@ -63,6 +64,7 @@ export class Board {
       return;
     }
     this.hand = event.pointerId;
+    this.finger = event.pointerType === "touch";
     canvas.setPointerCapture(event.pointerId);
     this.from = this.last = at;
     this.labels.begin();
