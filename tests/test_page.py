@@ -20,7 +20,7 @@ from models.serving.worker import Worker
 from tests.page import serving
 from tests.test_commands import run
 from tests.test_serving import HalfSky, OneNumber, Plain
-from utils.image import resize
+from utils.image import encode, resize
 from utils.web import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -357,6 +357,26 @@ def test_only_a_second_finger_takes_a_stroke_back(plain_page):
     touch = page.context.new_cdp_session(page)
     for fingers in (places[:1], places, []):
         touch.send("Input.dispatchTouchEvent", {"type": "touchStart" if fingers else "touchEnd", "touchPoints": fingers})
+    assert np.array_equal(mask_of(page), before)
+    settle(page)
+
+
+def test_a_mask_that_was_opened_is_undone_whole(plain_page, tmp_path):
+    page, before = plain_page, mask_of(plain_page)
+    (tmp_path / "sea.png").write_bytes(encode(np.full((384, 512), 3, np.uint8), "PNG"))
+    choose(page, "rock")
+    drag(page, (0.2, 0.3), (0.5, 0.35))
+    page.keyboard.press("l")
+    page.mouse.down()
+    page.mouse.move(600, 300)
+    page.set_input_files("#mask-file", tmp_path / "sea.png")  # in the midst of a line, which is given up
+    page.wait_for_function("() => document.getElementById('name').value === 'sea'")
+    page.mouse.move(500, 300)
+    page.mouse.up()
+    assert (mask_of(page) == 3).all()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("e")
+    drag(page, (0.2, 0.3), (0.5, 0.35))
     assert np.array_equal(mask_of(page), before)
     settle(page)
 

@@ -106,7 +106,7 @@ export class Board {
     } else if (tool === "fill") {
       if (to === this.from) this.labels.fill(to.x, to.y, label);
     } else {
-      this.labels.map.set(this.labels.before); // a line, or a horizon, is still being moved
+      this.labels.map.set(this.labels.before.map); // a line, or a horizon, is still being moved
       if (tool === "horizon") this.labels.horizon(to.y + 0.5, label);
       else {
         const end = straight ? level(this.from, to) : to;

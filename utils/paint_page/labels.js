@@ -10,7 +10,7 @@ export class Labels {
     this.base = this.map.slice(); // what the eraser brings back: the mask as it was opened
     this.past = [];
     this.future = [];
-    this.before = null; // the mask before the change that is under way
+    this.before = null; // what there was before the change that is under way, as in `past` and `future`: {map, base}
   }
 
   at(x, y) {
@@ -20,14 +20,14 @@ export class Labels {
   // ---------------------------------------------------------------------------------------------------------- history
 
   begin() {
-    this.before = this.map.slice();
+    this.before = this.now();
   }
 
   /** Ends a change; says whether it has changed anything. */
   end() {
     const before = this.before;
     this.before = null;
-    if (!before || same(before, this.map)) return false;
+    if (!before || same(before.map, this.map)) return false;
     this.past.push(before);
     if (this.past.length > MOST_STEPS) this.past.shift();
     this.future = [];
@@ -36,7 +36,7 @@ export class Labels {
 
   /** Takes the change back that is under way. */
   cancel() {
-    if (this.before) this.map.set(this.before);
+    if (this.before) this.bringBack(this.before);
     this.before = null;
   }
 
@@ -50,16 +50,25 @@ export class Labels {
 
   step(from, to) {
     if (this.before || !from.length) return false;
-    to.push(this.map.slice());
-    this.map.set(from.pop());
+    to.push(this.now());
+    this.bringBack(from.pop());
     return true;
   }
 
-  /** Another mask in the place of this one; `opened`: the eraser is to bring this one back from now on. */
-  replace(map, opened) {
+  now() {
+    return { map: this.map.slice(), base: this.base };
+  }
+
+  bringBack({ map, base }) {
+    this.map.set(map);
+    this.base = base;
+  }
+
+  /** Opens another mask in the place of this one. */
+  replace(map) {
     this.begin();
     this.map.set(map);
-    if (opened) this.base.set(map);
+    this.base = map.slice();
     return this.end();
   }
 

@@ -111,10 +111,9 @@ function trouble(error) {
 // ------------------------------------------------------------------------------------------------------------ what is opened
 
 function open(map) {
-  labels.replace(map, true);
-  board.show();
-  showSettings();
-  wanted();
+  board.giveUp();
+  labels.replace(map);
+  board.changed(true);
 }
 
 async function openExample(index) {
