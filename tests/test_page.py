@@ -381,6 +381,17 @@ def test_a_mask_that_was_opened_is_undone_whole(plain_page, tmp_path):
     settle(page)
 
 
+def test_space_does_what_the_tool_does(plain_page):
+    page = plain_page
+    page.click("#clear")
+    for tool, name in (("g", "rock"), ("i", "tree")):
+        choose(page, name)
+        page.keyboard.press(tool)
+        page.keyboard.press(" ")
+        assert (mask_of(page) == 4).all() and page.get_attribute("#classes [aria-checked=true]", "data-label") == "4"
+    settle(page)
+
+
 def test_a_connection_that_ends_early_is_no_picture(plain_page):
     page = plain_page
     for address in ("**/paint", "**/studio.json"):

@@ -154,13 +154,15 @@ export class Board {
       const far = event.shiftKey ? 1 : Math.max(2, Math.round(settings.size / 3));
       const to = { x: Math.min(WIDTH - 1, Math.max(0, this.at.x + x * far)), y: Math.min(HEIGHT - 1, Math.max(0, this.at.y + y * far)) };
       this.at = to;
+    } else if (event.key === " " && settings.tool === "pick") {
+      choose(this.labels.at(this.at.x, this.at.y));
+    } else if (event.key === "Enter" || (event.key === " " && settings.tool === "fill")) {
+      this.change(() => this.labels.fill(this.at.x, this.at.y, settings.label));
     } else if (event.key === " ") {
       this.change(() => {
         if (settings.tool === "horizon") this.labels.horizon(this.at.y, settings.label);
         else this.labels.line(this.at.x, this.at.y, this.at.x, this.at.y, settings.size, settings.tool === "eraser" ? null : settings.label);
       });
-    } else if (event.key === "Enter") {
-      this.change(() => this.labels.fill(this.at.x, this.at.y, settings.label));
     } else {
       return;
     }
