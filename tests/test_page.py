@@ -211,10 +211,14 @@ def test_a_mask_is_saved_and_loaded_to_the_same_bytes(page, tmp_path):
     page.set_input_files("#mask-file", tmp_path / "eight.png")
     settle(page)
     assert saved(page, "#save-mask") == first
+    page.uncheck("#live")
+    settle(page)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     page.set_input_files("#mask-file", tmp_path / "bad.png")
     page.wait_for_selector("#status.trouble")
     assert "the mask cannot be read" in page.inner_text("#status") and saved(page, "#save-mask") == first
+    page.click("#language")
+    assert "文件无法读取" in page.inner_text("#status")
 
 
 def test_the_picture_has_the_bytes_of_the_command(page, data, untrained, tmp_path):

@@ -44,10 +44,11 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that is not served: the HTTP status, and a sentence for whoever sent it."""
+    """A request that is not served: the HTTP status, and a sentence for whoever sent it. `kind`, where there is one, is for a page that
+    says it in another language."""
 
-    def __init__(self, status: int, reason: str):
-        self.status, self.reason = status, reason
+    def __init__(self, status: int, reason: str, kind: str = ""):
+        self.status, self.reason, self.kind = status, reason, kind
         super().__init__(reason)
 
 
@@ -206,12 +207,12 @@ class Handler(BaseHTTPRequestHandler):
             route = self.route()
             reply = route.answer(self.body(route.limit))
         except Refused as refused:
-            self.refuse(refused.status, refused.reason)
+            self.refuse(refused)
         except OSError:
             raise
         except Exception as error:
             print(f"{self.command} {self.path[:100]!r} could not be answered: {type(error).__name__}: {error}", file=sys.stderr)
-            self.refuse(500, "Something went wrong; the terminal says what.")
+            self.refuse(Refused(500, "Something went wrong; the terminal says what.", "internal"))
         else:
             self.reply(200, reply)
 
@@ -248,9 +249,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, "Content-Length is no number.")
         length = int(lengths[0])
         if length > limit:
-            raise Refused(413, f"That is too large: at most {limit / 2**20:.3g} MB are taken here.")
+            raise Refused(413, f"That is too large: at most {limit / 2**20:.3g} MB are taken here.", "too large")
         if length > LARGE and not self.server.large.acquire(blocking=False):
-            raise Refused(503, "Too many are sending large files: try again.")
+            raise Refused(503, "Too many are sending large files: try again.", "busy")
         try:
             content = self.rfile.read(length)
         finally:
@@ -276,9 +277,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             reply.stream(Client(self.connection))
 
-    def refuse(self, status: int, sentence: str) -> None:
+    def refuse(self, refused: Refused) -> None:
         """Says why, and takes a little of what may still come: closed at once, the connection would break off before that is read."""
-        self.reply(status, as_json({"error": sentence}))
+        self.reply(refused.status, as_json({"error": refused.reason, "kind": refused.kind}))
         self.connection.shutdown(socket.SHUT_WR)
         rest = Patient(self.connection, LINGER_SECONDS)
         while rest.read(2**16):
@@ -287,4 +288,4 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class calls for requests that it cannot read; its own page would repeat what was sent."""
         self.command, self.request_version = self.command or "", "HTTP/1.1"
-        self.refuse(int(code), "This is no request that is understood here.")
+        self.refuse(Refused(int(code), "This is no request that is understood here."))

@@ -39,11 +39,13 @@ def _read(content, name, formats, read):
             with Image.open(file, formats=formats) as image:  # which reads no more than the header
                 pixels = image.width * image.height
         except Exception as error:  # whatever the damage provokes
-            raise Refused(422, f"{name} cannot be read: it is no sound {' or '.join(formats)} file") from error
+            reason = f"{name} cannot be read: it is no sound {' or '.join(formats)} file"
+            raise Refused(422, reason, "cannot be decoded") from error
         if pixels > MOST_PIXELS:
-            raise Refused(422, f"{name} has {pixels / 1e6:.0f} million pixels; at most {MOST_PIXELS / 1e6:.0f} million are taken")
+            reason = f"{name} has {pixels / 1e6:.0f} million pixels; at most {MOST_PIXELS / 1e6:.0f} million are taken"
+            raise Refused(422, reason, "too many pixels")
         file.seek(0)
         try:
             return read(file)
         except BadFile as fault:
-            raise Refused(422, str(fault)) from fault
+            raise Refused(422, str(fault), fault.fault) from fault

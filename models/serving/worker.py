@@ -49,7 +49,7 @@ class Job:
             self.end({"event": "error", "error": str(error)})
         except Exception as error:
             print(f"A request could not be answered: {type(error).__name__}: {error}", file=sys.stderr)
-            self.end({"event": "error", "error": "Something went wrong; the terminal says what."})
+            self.end({"event": "error", "error": "Something went wrong; the terminal says what.", "kind": "internal"})
 
 
 class Worker:

@@ -171,7 +171,7 @@ def test_what_breaks_is_told_to_the_terminal_alone(server, capsys):
     status, _, body = ask(server, "GET /broken HTTP/1.1")
     assert status == 500 and b"secret" not in body
     assert "a secret of ours" in capsys.readouterr().err
-    assert ask(server, "GET /refusing HTTP/1.1")[::2] == (422, json.dumps({"error": "not that"}).encode())
+    assert ask(server, "GET /refusing HTTP/1.1")[::2] == (422, json.dumps({"error": "not that", "kind": ""}).encode())
 
 
 def test_a_request_that_trickles_in_is_cut_off(monkeypatch):

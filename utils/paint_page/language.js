@@ -29,8 +29,6 @@ const WORDS = {
   light: ["Light", "光线"],
   light_hint: ["The picture takes its light and colours from this photo.", "画面的光线和颜色取自这张参考图。"],
   own_photo: ["Your own photo", "用自己的照片作参考图"],
-  words: ["Words", "文字描述"],
-  strength: ["Settings", "参数"],
   more: ["More", "更多"],
   defaults: ["Back to the start", "恢复默认"],
   usual: ["automatic", "自动"],
@@ -64,7 +62,6 @@ const WORDS = {
   superseded: ["Another window is painting now", "另一个窗口正在出图"],
   away: ["The server does not answer; waiting for it", "服务没有响应，等待恢复中"],
   back: ["The server is back", "服务已恢复"],
-  too_large: ["That file is too large: at most 16 MB", "文件过大，上限 16 MB"],
   keys: [
     "B brush · E eraser · G fill · L line · H horizon · I pick|[ ] or wheel: size|Ctrl Z, Ctrl Shift Z: undo, redo|" +
       "P paint · Esc stop · N another|V view · S save the picture · M save the mask · O open|" +
@@ -95,10 +92,27 @@ const OPTIONS = {
   style_noise: ["Freedom of style", "风格自由度", "0: exactly the photo’s style.", "0 表示完全采用参考图的风格。"],
 };
 
+// What the server refuses, by the kind that it names beside a sentence in English.
+const REFUSALS = {
+  "cannot be decoded": "文件无法读取：已损坏，或格式不对",
+  "not a mask": "这不是掩码：掩码只有一个通道",
+  "label over 28": "掩码中有大于 28 的取值",
+  "not a photograph": "这不是照片",
+  "too many pixels": "图片太大，上限 5000 万像素",
+  "too large": "文件过大，上限 16 MB",
+  busy: "同时上传的人太多，请稍后再试",
+  internal: "服务出错，详情见终端",
+};
+
 const column = () => (settings.language === "zh" ? 1 : 0);
 
 export function say(key) {
   return WORDS[key] ? WORDS[key][column()] : key;
+}
+
+/** Why the server has refused; in English where there are no words for it. */
+export function sayFailure({ kind, message }) {
+  return (settings.language === "zh" && REFUSALS[kind]) || message;
 }
 
 /** What an option is called, and what it does. */

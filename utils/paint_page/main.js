@@ -3,7 +3,7 @@
 import { Board } from "./board.js";
 import { fromBase64, png, save, toBase64, zip } from "./files.js";
 import { HEIGHT, Labels, WIDTH } from "./labels.js";
-import { changeLanguage, inEachLanguage, say, translate } from "./language.js";
+import { changeLanguage, inEachLanguage, say, sayFailure, translate } from "./language.js";
 import { Painting } from "./painting.js";
 import { startPalette } from "./palette.js";
 import { Panel } from "./panel.js";
@@ -27,7 +27,7 @@ function showState() {
   const parts = {
     painting: () => (state.steps ? `${say("painting")} ${state.step} / ${state.steps}` : say("painting")),
     done: () => `${say("done")} ${state.seconds.toFixed(1)} ${say("seconds")} · ${say("seed")} ${state.seed}`,
-    error: () => state.error,
+    error: () => sayFailure(state.error),
   };
   byId("status").textContent = parts[kind] ? parts[kind]() : say(kind);
   byId("status").classList.toggle("trouble", ["error", "away"].includes(kind));
@@ -105,7 +105,7 @@ function stop() {
 function trouble(error) {
   if (!(error instanceof Failure)) throw error;
   if (error.status === 0) painting.wait();
-  else tell({ kind: "error", error: error.status === 413 ? say("too_large") : error.message });
+  else tell({ kind: "error", error });
 }
 
 // ------------------------------------------------------------------------------------------------------------ what is opened

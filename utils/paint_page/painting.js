@@ -103,7 +103,7 @@ export class Painting {
     if (!(error instanceof Failure)) throw error;
     if (error.status === 0) return this.wait();
     if (error.status === 410 && (await this.lost())) return this.paint(quick);
-    this.tell({ kind: "error", error: error.message });
+    this.tell({ kind: "error", error });
   }
 
   /** Until the server answers again; then all goes on. */

@@ -3,11 +3,11 @@
 const LAST = ["picture", "mask", "superseded"]; // events after which nothing more comes
 const LARGEST = 16 * 2 ** 20; // bytes of a photo or a mask; the server takes no more
 
-/** What the server has refused, or could not do: `status` is HTTP's, 0 where there is no answer at all. */
+/** What the server has refused, or could not do: `status` is HTTP's, 0 where there is no answer at all; `kind` as in language.js. */
 export class Failure extends Error {
-  constructor(status, message) {
+  constructor(status, message, kind) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, kind });
   }
 }
 
@@ -21,13 +21,13 @@ async function ask(path, options = {}) {
   }
   if (!response.ok) {
     const said = await response.json().catch(() => ({}));
-    throw new Failure(response.status, said.error || response.statusText);
+    throw new Failure(response.status, said.error || response.statusText, said.kind);
   }
   return response;
 }
 
 async function send(path, body, signal) {
-  if (body.size > LARGEST || body.length > LARGEST) throw new Failure(413, "");
+  if (body.size > LARGEST || body.length > LARGEST) throw new Failure(413, "That file is too large: at most 16 MB", "too large");
   return ask(path, { method: "POST", body, signal });
 }
 
@@ -74,7 +74,7 @@ async function* events(path, body, signal) {
     rest = lines.pop();
     for (const line of lines) {
       const event = JSON.parse(line);
-      if (event.event === "error") throw new Failure(500, event.error);
+      if (event.event === "error") throw new Failure(500, event.error, event.kind);
       yield event;
       if (LAST.includes(event.event)) return;
     }
