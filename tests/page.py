@@ -1,7 +1,8 @@
-"""The page's server in a process of its own, and a client for it."""
+"""The page's server in a process of its own, a client for it, and what somebody does on the page in a browser of Playwright's."""
 
 import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -9,11 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTED = re.compile(r"Paint here: (http://\S+)")
@@ -83,3 +88,62 @@ def serving(data: Path, run: Path, output: Path, *words, port: int = 0) -> Itera
     finally:
         process.kill()
         process.wait()
+
+
+# -------------------------------------------------------------------------------------------------------------- the browser
+
+
+@contextmanager
+def window(browser, address: str) -> Iterator:
+    """The page in a fresh window, when its first picture is there. Whatever goes wrong in it fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, locale="en-US")
+    page, trouble = context.new_page(), []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("console", lambda message: trouble.append(message.text) if "Content Security Policy" in message.text else None)
+    page.goto(address)
+    settle(page)
+    yield page
+    context.close()
+    assert not trouble
+
+
+def settle(page) -> None:
+    """Waits for the picture of what was done last."""
+    page.wait_for_timeout(500)  # longer than the page itself waits for more
+    page.wait_for_selector("body[data-state=done]", timeout=60_000)
+
+
+def drag(page, *places: tuple[float, float]) -> None:
+    """A stroke with the mouse through places, given as shares of the mask's width and height."""
+    box = page.locator("#mask").bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=5)
+    page.mouse.up()
+
+
+def choose(page, name: str) -> None:
+    page.fill("#search", name)
+    page.press("#search", "Enter")
+    page.fill("#search", "")
+    page.locator("#mask").focus()
+
+
+def saved(page, button: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(button)
+    return Path(download.value.path()).read_bytes()
+
+
+def mask_of(page) -> np.ndarray:
+    with Image.open(io.BytesIO(saved(page, "#save-mask"))) as mask:
+        assert (mask.mode, mask.size, mask.format) == ("I;16", (512, 384), "PNG")
+        return np.array(mask)
+
+
+def pair_of(page) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(saved(page, "#save-pair"))) as pair:
+        assert pair.testzip() is None
+        return {name: pair.read(name) for name in pair.namelist()}

@@ -4,9 +4,6 @@ import io
 import json
 import shutil
 import threading
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from datasets.test_pairs import find_test_pairs
 from models.serving.page import routes_of
 from models.serving.studio import Studio, to_choose_from
 from models.serving.worker import Worker
-from tests.page import serving
+from tests.page import choose, drag, mask_of, pair_of, saved, serving, settle, window
 from tests.test_commands import run
 from tests.test_serving import HalfSky, OneNumber, Plain
 from utils.image import encode, resize
@@ -41,20 +38,6 @@ def browser():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@contextmanager
-def window(browser, address: str) -> Iterator:
-    """The page in a fresh window, when its first picture is there. Whatever goes wrong in it fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 720}, locale="en-US")
-    page, trouble = context.new_page(), []
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("console", lambda message: trouble.append(message.text) if "Content Security Policy" in message.text else None)
-    page.goto(address)
-    settle(page)
-    yield page
-    context.close()
-    assert not trouble
 
 
 @pytest.fixture
@@ -99,48 +82,6 @@ def plain_page(browser, held):
     with window(browser, held.address) as page:
         page.set_default_timeout(10_000)
         yield page
-
-
-def settle(page) -> None:
-    """Waits for the picture of what was done last."""
-    page.wait_for_timeout(500)  # longer than the page itself waits for more
-    page.wait_for_selector("body[data-state=done]", timeout=60_000)
-
-
-def drag(page, *places: tuple[float, float]) -> None:
-    """A stroke with the mouse through places, given as shares of the mask's width and height."""
-    box = page.locator("#mask").bounding_box()
-    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for point in points[1:]:
-        page.mouse.move(*point, steps=5)
-    page.mouse.up()
-
-
-def choose(page, name: str) -> None:
-    page.fill("#search", name)
-    page.press("#search", "Enter")
-    page.fill("#search", "")
-    page.locator("#mask").focus()
-
-
-def saved(page, button: str) -> bytes:
-    with page.expect_download() as download:
-        page.click(button)
-    return Path(download.value.path()).read_bytes()
-
-
-def mask_of(page) -> np.ndarray:
-    with Image.open(io.BytesIO(saved(page, "#save-mask"))) as mask:
-        assert (mask.mode, mask.size, mask.format) == ("I;16", (512, 384), "PNG")
-        return np.array(mask)
-
-
-def pair_of(page) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(saved(page, "#save-pair"))) as pair:
-        assert pair.testzip() is None
-        return {name: pair.read(name) for name in pair.namelist()}
 
 
 def command(data: Path, run_folder: Path, folder: Path, mask: bytes, name: str, reference: str, *words) -> bytes:
