@@ -1,55 +1,82 @@
-"""What tests/fuzz.py does to commands and files, and what it asks of them afterwards."""
+"""What tests/fuzz.py does to commands, and what it asks of them and of files afterwards."""
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
-
-from PIL import Image
+from resource import RLIMIT_AS, getrlimit, setrlimit
 
 from utils.errors import UserError, or_exit
 from utils.logger import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 300  # seconds that a command may take, on a busy machine
-SIZE = (128, 96)  # of the pictures that are drawn
-SECONDS, MEMORY = 60, 1 << 20  # what a check in this process may take; kilobytes more than ever before
+LIMIT = 300  # seconds that a command, or a check in this process, may take, on a busy machine
+MEMORY = 3 << 29  # bytes that a check in this process may take
 
 
 class Failure(Exception):
     """What must not happen has happened; says what."""
 
 
-def ended(*command: str, stop_after: float | None = None, by: int = signal.SIGKILL) -> subprocess.CompletedProcess:
+def ended(
+    *command: str,
+    stop_after: float | None = None,
+    by: int = signal.SIGKILL,
+    meanwhile: Callable[[subprocess.Popen], None] | None = None,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess:
     """A command run to its end, or to a signal to all its processes after some seconds. Raises Failure where it hangs or leaves a
-    traceback."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}  # what a killed process has printed is seen
+    traceback.
+
+    meanwhile: called beside it with its process, to wait for something and do something.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | (environment or {})  # what a killed one printed is seen
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd="/", env=environment)
+    beside = threading.Thread(target=meanwhile or (lambda process: None), args=(process,), daemon=True)
+    beside.start()
     try:
         output, errors = process.communicate(timeout=stop_after or LIMIT)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):  # it has ended just now
-            os.killpg(process.pid, by if stop_after else signal.SIGKILL)
+        send(process, by if stop_after else signal.SIGKILL)
         try:
             output, errors = process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            send(process, signal.SIGKILL)
             raise Failure(f"hangs after signal {by}") from None
         if not stop_after:
             raise Failure(f"hangs: not done after {LIMIT} s") from None
+    beside.join(LIMIT)
     output, errors = (text.decode(errors="replace") for text in (output, errors))
-    if "Traceback" in errors:
+    if "Traceback" in errors or "Exception ignored" in errors:
         raise Failure("a traceback:\n" + errors[-2500:])
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def send(process: subprocess.Popen, number: int) -> None:
+    """A signal to a command's group of processes, as a terminal sends it; SIGKILL to those as well that mpirun has put into others."""
+    with suppress(ProcessLookupError):  # it has ended just now
+        os.killpg(process.pid, number)
+    for other in session(process) if number == signal.SIGKILL else []:
+        with suppress(ProcessLookupError):
+            os.kill(other, number)
+
+
+def session(process: subprocess.Popen) -> list[int]:
+    """The numbers of all processes that a command has started, and that have not left its session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[3]) == process.pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def finished(*command: str) -> None:
@@ -98,6 +125,13 @@ def alike(one: dict[str, bytes], two: dict[str, bytes]) -> None:
         raise Failure(f"differs in {', '.join(sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)))}")
 
 
+def same_score(folder: Path, other: Path) -> None:
+    """Raises Failure where the scores beside results/ in two folders are not the same."""
+    one, two = (json.loads((place / "results-score" / "score.json").read_text()) for place in (folder, other))
+    if one["pictures"] != two["pictures"] or [row["value"] for row in one["table"]] != [row["value"] for row in two["table"]]:
+        raise Failure("another score")
+
+
 def whereabouts(result: subprocess.CompletedProcess, folder: Path) -> str:
     """Where in its work a command was that has been stopped: the last of its progress bars or lines, and the files half-written."""
     bars = re.findall(r"([a-z ]+): +[^|]*\|[^|]*\| (\d+/\d+)", result.stderr)
@@ -105,6 +139,10 @@ def whereabouts(result: subprocess.CompletedProcess, folder: Path) -> str:
     where = "{} {}".format(*bars[-1]) if bars else f"after '{lines[-1]} …'" if lines else "starting"
     half = sorted({path.name.split(".")[1] for path in folder.rglob(".*.tmp")})
     return where + (f", writing {', '.join(half)}" if half else "")
+
+
+def has_trained(result: subprocess.CompletedProcess) -> bool:
+    return re.search("step/s|s/step", result.stderr) is not None  # of a progress bar
 
 
 def said_to_be_full(result: subprocess.CompletedProcess) -> None:
@@ -129,9 +167,10 @@ def mounted(disk: Path, size: int) -> Iterator[Callable | None]:
 
 def asked(check: Callable, must: bool = False) -> None:
     """Runs a check of ours in this process: it may raise UserError, or end as argparse does, and nothing else. `must`: it may not."""
-    before = getrusage(RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # from now on the peak of memory is this check's
+    before = memory("VmHWM")
     try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), in_time():
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), in_time(), in_memory():
             check()
     except (UserError, SystemExit) as error:
         if must or (isinstance(error, SystemExit) and error.code not in (0, 2)):
@@ -145,9 +184,25 @@ def asked(check: Callable, must: bool = False) -> None:
         raise
     except Exception as error:
         raise Failure("an exception:\n" + traceback.format_exc()[-2500:]) from error
-    taken = getrusage(RUSAGE_SELF).ru_maxrss - before
+    taken = memory("VmHWM") - before
     if taken > MEMORY:
-        raise Failure(f"takes {taken >> 10} MB more memory than all before")
+        raise Failure(f"takes {taken >> 20} MB of memory")
+
+
+def memory(name: str) -> int:
+    """What /proc says of this process's memory, in bytes: VmHWM is the peak of what was in use, VmSize what is claimed."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """In the block no more than a few times MEMORY can be claimed, which is more than may be: the machine outlives what goes wrong."""
+    limits = getrlimit(RLIMIT_AS)
+    setrlimit(RLIMIT_AS, (memory("VmSize") + 4 * MEMORY, limits[1]))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_AS, limits)
 
 
 def answer_of(error: OSError) -> int | None:
@@ -166,13 +221,13 @@ def answer_of(error: OSError) -> int | None:
 
 @contextmanager
 def in_time() -> Iterator[None]:
-    """Raises Failure where the block takes longer than SECONDS, in the block."""
+    """Raises Failure where the block takes longer than LIMIT, in the block."""
 
     def late(number: int, frame: object) -> None:
-        raise Failure(f"hangs: not done after {SECONDS} s")
+        raise Failure(f"hangs: not done after {LIMIT} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.alarm(LIMIT)
     try:
         yield
     finally:
@@ -195,94 +250,3 @@ def options_of(main, words: list[str]) -> list[str]:
     with arguments_of(["script", *words, "--help"]), redirect_stdout(text), suppress(SystemExit):
         main.parse_arguments()
     return sorted({word.strip(",[]") for word in text.getvalue().split() if word.startswith("--") and word.strip("-.,:;")})
-
-
-def damage_exif(chance: random.Random, path: Path) -> str:
-    """Puts a photo in its place whose EXIF block says "turn me" and has wrong bytes."""
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F], exif[0x011A] = chance.choice([6, 3, 8]), "maker", 72.0
-    block = bytearray(exif.tobytes())
-    for at in chance.choices(range(6, len(block)), k=chance.randint(1, 4)):
-        block[at] = chance.randrange(256)
-    Image.new("RGB", SIZE).save(path, exif=bytes(block))
-    return f"EXIF with {block.hex()} in {path}"
-
-
-def damage_json(chance: random.Random, path: Path) -> str:
-    """Puts something else in the place of one value of a JSON file, or of one line of several, or takes it away."""
-    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-    number = chance.randrange(len(lines))
-    content = {"": json.loads(lines[number])}
-    inside, key = content, ""
-    while isinstance(inside[key], (dict, list)) and inside[key] and chance.random() < 0.8:
-        inside = inside[key]
-        key = chance.choice(sorted(inside)) if isinstance(inside, dict) else chance.randrange(len(inside))
-    new = chance.choice([None, -1, 0, 10**7, 10**25, 0.5, float("nan"), "x", "", "\udcff", [], [1], {}, True, "gone"])
-    said = f"{key!r} of line {number} of {path} becomes {new!r}, was {str(inside[key])[:80]}"
-    if new == "gone" and inside is not content:
-        del inside[key]
-    else:
-        inside[key] = new
-    lines[number] = json.dumps(content[""])
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return said
-
-
-def damage(chance: random.Random, path: Path, renamed: bool = False) -> str:
-    """Does something to a file, at random, and says what."""
-    content = bytearray(path.read_bytes())
-    if path.suffix == ".jpg" and chance.random() < 0.2:
-        return damage_exif(chance, path)
-    if path.suffix in (".json", ".jsonl") and chance.random() < 0.6:
-        return damage_json(chance, path)
-    how = chance.choice(
-        [
-            "flip",
-            "flip",
-            "flips",
-            "cut",
-            "empty",
-            "zeros",
-            "junk",
-            "text",
-            "insert",
-            *(["name", "gone", "folder", "link"] if renamed else []),
-        ]
-    )
-    at = chance.randrange(len(content)) if content else 0
-    if how in ("flip", "flips"):
-        for place in [at] if how == "flip" else chance.choices(range(len(content) or 1), k=chance.randint(2, 40)):
-            if content:
-                content[place] ^= 1 << chance.randrange(8)
-    elif how == "cut":
-        del content[at:]
-    elif how == "empty":
-        content.clear()
-    elif how == "zeros":
-        content[at:] = bytes(len(content) - at)
-    elif how == "junk":
-        content[at : at + 64] = chance.randbytes(64)
-    elif how == "insert":
-        content[at:at] = chance.randbytes(chance.randint(1, 40))
-    elif how == "text":
-        old, new = chance.choice(
-            [(rb'"', rb""), (b"1", b"-1"), (b"2", b"null"), (b"0", b"1e999"), (b"{", b"["), (b"3", b'"three"'), (b"1", b"10000000")]
-        )
-        where = [i for i in range(len(content)) if content[i : i + len(old)] == old][:400]
-        if where:
-            at = chance.choice(where)
-            content[at : at + len(old)] = new
-        how = f"text {old!r} to {new!r}"
-    said = f"{how} at {at} of {path}"
-    path.unlink()
-    if how == "name":
-        path = path.with_name(
-            chance.choice(["\udcff\udce4" + path.suffix, "x" * 251 + path.suffix[:4], "a\nb" + path.suffix, path.stem, "-" + path.name])
-        )
-    elif how == "folder":
-        path.mkdir()
-    elif how == "link":
-        path.symlink_to(path)
-    if how not in ("gone", "folder", "link"):
-        path.write_bytes(content)
-    return said
