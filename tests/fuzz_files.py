@@ -173,7 +173,7 @@ def damaged_results(base: Base, chance: random.Random, place: Path, note: Callab
 
 def strange_options(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
     """Numbers, names and paths that make no sense are refused before anything is computed."""
-    for _ in range(30):
+    for _ in range(60):
         main, script, words = strange_words(base, chance, place)
         with arguments_of([script, *words]):
             try:
@@ -198,7 +198,7 @@ def parsed(main: object) -> None:
 
 def strange_words(base: Base, chance: random.Random, place: Path) -> tuple[object, str, list[str]]:
     """A script, its name, and a command for it in which one option has values that make no sense."""
-    values = ["nan", "-1", "0", "-inf", "inf", "1e30", "1e-30", "7", str(10**9), str(10**25), "", " ", "x", "../..", "/", "x" * 300]
+    values = ["nan", "nan", "-1", "0", "-inf", "inf", "1e30", "1e-30", "7", str(10**9), str(10**25), "", " ", "x", "../..", "/", "x" * 300]
     values += ["\udcff", "\n", "0.5", "/dev/null", "README.md", str(base.run), str(base.data)]
     main, script = chance.choice([(MainTrain, "MainTrain.py"), (MainTest, "MainTest.py")])
     words = [*base.training(OPTIONAL.get(name := chance.choice(base.trained), name)), "--run", str(place / "run")][2:]
