@@ -91,6 +91,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
     if args.find_pairs is not find_test_pairs and (args.serve or args.best_of > 1 or args.use_sr or args.color_match != "none"):
         found += ["--serve, --best_of, --use_sr and --color_match are not for this run, which knows neither masks nor references"]
+    found += ["--serve takes words on the page or by --prompt, not --prompts"] if args.serve and getattr(args, "prompts", None) else []
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))
@@ -169,8 +170,7 @@ def main() -> None:
             if BUILT_IN in (args.input_path, args.img_path) and args.find_pairs is find_test_pairs:
                 with parallel.main_first():
                     draw_built_in(BUILT_IN)
-            places = args.input_path, args.img_path, args.pairs, args.output_path, args.truth_path
-            pairs = args.find_pairs(*places, **words_of(args.options))
+            pairs = args.find_pairs(args.input_path, args.img_path, args.pairs, args.output_path, args.truth_path, **words_of(args.options))
             judge = judge_of(args)
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:

@@ -21,7 +21,7 @@ from models.serving.studio import Studio, to_choose_from
 from models.serving.worker import Worker
 from tests.benchmarks.hostile_requests import attack
 from tests.page import events, serving
-from tests.test_commands import paint
+from tests.test_commands import one_sentence, paint
 from utils.image import encode, resize
 from utils.options import option
 
@@ -49,6 +49,11 @@ def test_the_same_bytes_as_the_command(data, untrained, served, mask, tmp_path):
     photo = (data / "train_resized" / "imgs" / listing["test_00002.png"]).read_bytes()
     own = json.loads(served.ask("POST", "/photos", photo).read())["id"]
     assert served.picture(mask, name="test_00002", reference=own) == (tmp_path / "results" / "test_00002.jpg").read_bytes()
+
+
+def test_words_for_each_file_are_not_for_the_page(data, untrained, tmp_path):
+    words = ["--serve", "--prompts", tmp_path / "prompts.json"]
+    one_sentence(paint(data, untrained, tmp_path / "x", *words), "--serve", "by --prompt, not --prompts")
 
 
 def test_steps_are_told_and_quick_ones_are_fewer(served, mask):
