@@ -49,7 +49,8 @@ TERMS = {  # of the total, within the brackets: weight, and the term from its me
 def add_arguments(parser: ArgumentParser, weights: Path) -> None:
     """`weights`: the folder of published networks unless another is named."""
     group = parser.add_argument_group("scoring")
-    group.add_argument("--score", action="store_true", help="score the pictures; writes into <output_path>-score/")
+    written = "<output_path>-score/ is written, and what is measured of the photos, beside their folder imgs/"
+    group.add_argument("--score", action="store_true", help=f"score the pictures; {written}")
     group.add_argument("--style_metric", choices=STYLE_METRICS, default="faithful", help="with the organisers' overflow, or without")
     group.add_argument("--judge", type=Path, help="run of system judge that judges the layout (default: the newest)")
     group.add_argument("--weights", type=Path, default=weights, help="published networks (default: %(default)s)")
