@@ -4,9 +4,9 @@
     python3 MainTest.py --input_path val_A_labels_resized --img_path train_resized/imgs --output_path results
     python3 MainTest.py --serve                              # in the browser: draw a mask, and watch the picture appear
 
-writes results/<mask's stem>.jpg, 512x384, for each mask. Pictures that exist are kept: a run that was killed is finished by the same
-command, on the CPU with the same bytes as if it had never been killed. --score prints the competition's score of these pictures as well,
-and writes report.html and score.json beside them; where all pictures are there, whoever made them, no checkpoint is needed.
+writes results/<mask's stem>.jpg, 512x384, for each mask, and beside them results.jsonl, what painted each. Pictures that exist are kept: a
+run that was killed is finished by the same command, on the CPU with the same bytes as if it had never been killed. --score prints the
+competition's score of these pictures too, and writes report.html and score.json; where all are there, whoever made them, it needs no run.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from models.metrics.mask_accuracy import Judge
 from models.networks.layers import DTYPES, autocast
 from models.painters import super_resolution
 from models.painters.pictures import SIZE, kept, note_seeds, pack, painted, usual_color, words_of
+from models.painters.record import note_way, otherwise, way_of
 from models.painters.super_resolution import LEAST_TILE, SuperResolution, enlarge_files
 from models.runs import find_judge, find_super_resolution, is_shipped, load_painter, trained_on
 from models.serving import page
@@ -80,6 +81,7 @@ def parse_arguments() -> argparse.Namespace:
         args.input_path, args.img_path = (trained_on(checkpoint) or p if p == BUILT_IN else p for p in (args.input_path, args.img_path))
     args.checkpoint, args.find_pairs, args.options = checkpoint, painter.find_pairs, painter.Options(**given(args, painter.Options, ""))
     args.color_match = args.color_match or usual_color(painter, args.options)
+    args.way = way_of(args)
     return args
 
 
@@ -89,9 +91,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     found += ["--seed must be at least 0 and below 2^63"] if not 0 <= args.seed < 2**63 else []
     found += [f"--sr_tile must be 0, or at least {LEAST_TILE}"] if args.sr_tile and args.sr_tile < LEAST_TILE else []
     found += ["--serve is for one process"] if args.serve and parallel.SIZE > 1 else []
+    found += ["--serve takes words on the page or by --prompt, not --prompts"] if args.serve and getattr(args, "prompts", None) else []
     if args.find_pairs is not find_test_pairs and (args.serve or args.best_of > 1 or args.use_sr or args.color_match != "none"):
         found += ["--serve, --best_of, --use_sr and --color_match are not for this run, which knows neither masks nor references"]
-    found += ["--serve takes words on the page or by --prompt, not --prompts"] if args.serve and getattr(args, "prompts", None) else []
     found += faults(args.options, "") or args.options.faults()
     if found:
         raise UserError("; ".join(found))
@@ -106,12 +108,8 @@ def judge_of(args: argparse.Namespace) -> Judge | None:
     return judge
 
 
-def picture_path(args: argparse.Namespace, pair: TestPair) -> Path:
-    return args.output_path / pair.file
-
-
 def is_there(args: argparse.Namespace, pair: TestPair) -> bool:
-    return picture_path(args, pair).is_file() and not args.overwrite
+    return (args.output_path / pair.file).is_file() and not args.overwrite
 
 
 def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
@@ -131,7 +129,8 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperReso
         best = np.stack(candidates)[merits.argmax(axis=0), np.arange(len(pairs))]
     for pair, result in zip(pairs, best, strict=True):
         if pair in missing:
-            write_picture(picture_path(args, pair), result)
+            write_picture(args.output_path / pair.file, result)
+    note_way(missing, args.output_path, args.way)
 
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:
@@ -175,10 +174,11 @@ def main() -> None:
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:
                 return serve(pairs, judge, larger, args)
-            there = 0 if args.overwrite else len(kept(pairs, args.output_path))
+            there = [] if args.overwrite else kept(pairs, args.output_path)
             if there:
-                print(f"{there} of {len(pairs)} pictures are there and kept as they are; --overwrite paints them anew.")
-            if there < len(pairs):
+                others = otherwise(there, args.output_path, args.way)
+                print(f"{len(there)} of {len(pairs)} pictures are there and kept as they are{others}; --overwrite paints them anew.")
+            if len(there) < len(pairs):
                 paint_all(pairs, judge, larger, args)
             parallel.wait_for_all()
             files = [args.output_path.resolve() / pair.file for pair in pairs]

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -100,10 +101,13 @@ def test_pictures_that_exist_are_kept_and_the_others_come_out_the_same(data, tra
     removed.unlink()
     mine = (painted / removed.name).read_bytes()  # of another mask
     kept.write_bytes(mine)
-    assert paint(data, trained, output).returncode == 0
+    result = paint(data, trained, output)
+    assert result.returncode == 0 and "4 of 5 pictures are there and kept as they are; --overwrite paints them anew." in result.stdout
     assert kept.read_bytes() == mine
     assert removed.read_bytes() == (painted / removed.name).read_bytes()
     assert paint(data, trained, output, "--overwrite").returncode == 0
+    other = paint(data, trained, output, "--guidance", 4, "--batch_size", 1)
+    assert "5 of 5 pictures are there and kept as they are, 5 of them painted otherwise (guidance 3.0, now 4.0); --overwr" in other.stdout
     assert all(path.read_bytes() == (painted / path.name).read_bytes() for path in output.iterdir())
 
 
@@ -163,6 +167,7 @@ def judge(data, tmp_path_factory) -> Path:
 def test_a_score_needs_no_checkpoint_where_the_pictures_are_there(data, judge, painted, tmp_path):
     output = tmp_path / "results"
     shutil.copytree(painted, output)
+    shutil.copy(painted.with_name("results.jsonl"), tmp_path)
     result = paint(data, tmp_path / "nowhere", output, "--score", "--judge", judge, "--weights", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "mask accuracy" in result.stdout and "PARTIAL" in result.stdout and "0.5852" in result.stdout
@@ -171,6 +176,8 @@ def test_a_score_needs_no_checkpoint_where_the_pictures_are_there(data, judge, p
     values = {row["name"]: row["value"] for row in written["table"]}
     assert 0 <= values["mask accuracy"] <= 1 and -1 <= values["style"] <= 1 and values["FID"] is None
     assert written["pictures"].keys() == {path.stem for path in output.iterdir()}
+    assert re.fullmatch(r".*/trained \[conditioner \d, decoder \d, unet \d, vae \d\]: 5", written["facts"]["painted with"])
+    assert "5 of them painted otherwise (checkpoint" in result.stdout
     assert (tmp_path / "results-score" / "report.html").read_text().count("data:image/jpeg") == 2 * len(written["pictures"])
 
     one, other = sorted(output.iterdir())[:2]

@@ -5,6 +5,7 @@ Each metric is a function of the pictures (pictures.py) that returns a `Metric`;
 
 import math
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from models.metrics.style import STYLE_METRICS, style_parts
 from models.networks.clip import clip_i, clip_t
 from models.networks.lpips import load_lpips, lpips
 from models.networks.weights import ALEXNET, ALEXNET_LPIPS, MissingWeights, find_any, find_weights
+from models.painters.record import ways_of
 from utils.checkpoint import write_json
 from utils.rows import Rows, digest, measured
 
@@ -323,6 +325,8 @@ def score_folder(
     output = folder.with_name(folder.name + "-score")
     pictures = Pictures(pairs, folder, find_photos(img_path), truths, judge, weights, style_metric, output / "cache", size)
     facts = {"pictures": f"{len(pairs)} of {folder}", "references": str(img_path)}
+    painted = Counter(way["checkpoint"] for way in ways_of(pairs, folder) if "checkpoint" in way)
+    facts |= {"painted with": "; ".join(f"{run}: {count}" for run, count in painted.items())} if painted else {}
     facts |= {"judge": str(judge.weights.parent) if judge else "none", "style": style_metric}
     score(pictures, facts, output)
     return output / "report.html"

@@ -1,0 +1,69 @@
+"""What painted the pictures of a folder, kept in a file beside it: a picture that is kept is not taken for one of another run.
+
+    <output>.jsonl      a line a batch: {"pictures": {"<mask>.jpg": checksum of the file, ...}, "checkpoint": "...", "steps": "25", ...}
+
+A line holds for the pictures that are still what was painted then; of all others nothing is known, and nothing said.
+"""
+
+import argparse
+import json
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from datasets.test_pairs import TestPair
+from models.networks.pretrained import WEIGHTS, exported_step
+from utils.options import show
+
+
+def way_of(args: argparse.Namespace) -> dict[str, str]:
+    """What decides how pictures look, by name, as words of a command: the run, with the steps that its networks have been trained, and the
+    options of MainTest.py and of the painter. {} where there is no run."""
+    if args.checkpoint is None:
+        return {}
+    run = args.checkpoint.resolve()
+    steps = ", ".join(f"{path.parent.name} {exported_step(path.parent)}" for path in sorted(run.glob(f"*/{WEIGHTS}")))
+    way = {"checkpoint": f"{run} [{steps}]", **asdict(args.options)}
+    way |= {name: getattr(args, name) for name in ("color_match", "amp", "seed", "use_sr", "best_of")}
+    way |= {"sr_checkpoint": args.sr_checkpoint or "newest"} if args.use_sr else {}
+    way |= {"best_by": args.best_by, "style_metric": args.style_metric, "judge": args.judge or "newest"} if args.best_of > 1 else {}
+    return {name: show(value) or "none" for name, value in way.items()}
+
+
+def record_of(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder.parent / f"{folder.name}.jsonl"
+
+
+def note_way(pairs: list[TestPair], folder: Path, way: dict[str, str]) -> None:
+    """Notes that the pairs' pictures in the folder, just written, were painted in this way, where that can be written."""
+    line = json.dumps({"pictures": {pair.file: checksum(folder / pair.file) for pair in pairs}} | way) + "\n"
+    with suppress(OSError), open(record_of(folder), "ab", buffering=0) as file:  # all of it at once: several processes may paint
+        file.write(line.encode())
+
+
+def ways_of(pairs: list[TestPair], folder: Path) -> list[dict[str, str]]:
+    """How each of the pairs' pictures in the folder was painted, of those of which it is known."""
+    noted = {}
+    with suppress(OSError):
+        for line in record_of(folder).read_bytes().splitlines():
+            with suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):  # cut short by a kill, or damaged
+                read = json.loads(line)
+                way = {name: str(value) for name, value in read.items() if name != "pictures"}
+                noted |= dict.fromkeys(read["pictures"].items(), way)
+    found = [noted.get((pair.file, checksum(folder / pair.file))) for pair in pairs] if noted else []
+    return [way for way in found if way]
+
+
+def checksum(path: Path) -> int:
+    return zlib.crc32(path.read_bytes())
+
+
+def otherwise(pairs: list[TestPair], folder: Path, way: dict[str, str]) -> str:
+    """Which pictures were painted in another way than this, as part of a sentence: "" where none is known to be."""
+    others = [{name: value for name, value in each.items() if way.get(name, value) != value} for each in ways_of(pairs, folder)]
+    others = [differing for differing in others if differing]
+    before = {name: sorted({differing[name] for differing in others if name in differing}) for name in way}
+    changes = "; ".join(f"{name} {' or '.join(values)}, now {way[name]}" for name, values in before.items() if values)
+    return f", {len(others)} of them painted otherwise ({changes})" if others else ""
