@@ -4,7 +4,7 @@
     python3 MainTest.py --input_path val_A_labels_resized --img_path train_resized/imgs --output_path results
     python3 MainTest.py --serve                              # in the browser: draw a mask, and watch the picture appear
 
-writes results/<mask's stem>.jpg, 512x384, for each mask, and beside them results.jsonl, what painted each. Pictures that exist are kept: a
+writes results/<mask's stem>.jpg, 512x384, for each mask, and what painted it into results-painted.jsonl. Pictures that exist are kept: a
 run that was killed is finished by the same command, on the CPU with the same bytes as if it had never been killed. --score prints the
 competition's score of these pictures too, and writes report.html and score.json; where all are there, whoever made them, it needs no run.
 """

@@ -167,7 +167,7 @@ def judge(data, tmp_path_factory) -> Path:
 def test_a_score_needs_no_checkpoint_where_the_pictures_are_there(data, judge, painted, tmp_path):
     output = tmp_path / "results"
     shutil.copytree(painted, output)
-    shutil.copy(painted.with_name("results.jsonl"), tmp_path)
+    shutil.copy(painted.with_name("results-painted.jsonl"), tmp_path)
     result = paint(data, tmp_path / "nowhere", output, "--score", "--judge", judge, "--weights", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "mask accuracy" in result.stdout and "PARTIAL" in result.stdout and "0.5852" in result.stdout

@@ -71,7 +71,7 @@ def test_every_mask_has_one_picture_of_512x384_and_a_larger_one_elsewhere(data, 
     assert {*pictures(painted)} == {*pictures(larger)} == names and {path.name for path in painted.parent.iterdir()} == {
         "results",
         "results-x2",
-        "results.jsonl",
+        "results-painted.jsonl",
     }
     for name in names:
         small, large = (Image.open(folder / name) for folder in (painted, larger))

@@ -1,6 +1,6 @@
 """What painted the pictures of a folder, kept in a file beside it: a picture that is kept is not taken for one of another run.
 
-    <output>.jsonl      a line a batch: {"pictures": {"<mask>.jpg": checksum of the file, ...}, "checkpoint": "...", "steps": "25", ...}
+    <output>-painted.jsonl  a line a batch: {"pictures": {"<mask>.jpg": checksum of the file, ...}, "checkpoint": "...", "steps": "25", ...}
 
 A line holds for the pictures that are still what was painted then; of all others nothing is known, and nothing said.
 """
@@ -33,7 +33,7 @@ def way_of(args: argparse.Namespace) -> dict[str, str]:
 
 def record_of(folder: Path) -> Path:
     folder = folder.resolve()
-    return folder.parent / f"{folder.name}.jsonl"
+    return folder.parent / f"{folder.name}-painted.jsonl"
 
 
 def note_way(pairs: list[TestPair], folder: Path, way: dict[str, str]) -> None:
