@@ -39,7 +39,8 @@ class Denoiser:
         self.clean = None  # x_0 as it was estimated last, [B, C, H, W]: what there is to see of a picture half-way
 
     def predict(self, x, t):
-        """(x_0, noise) estimated from x_t. x and both answers: [B, C, H, W]; t: int, the same for the whole batch."""
+        """(x_0, noise) estimated from x_t. x and both answers: [B, C, H, W]; t: a timestep for the whole
+        batch, or one for each, [B]."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         output = self.model(x, t)
         if self.prediction_type == "epsilon":

@@ -9,7 +9,7 @@ import numpy as np
 from jittor import nn
 
 from models.networks.attention import SpatialAttention
-from models.networks.layers import Conv2d, GroupNorm
+from models.networks.layers import Conv2d, GroupNorm, autocast
 from models.networks.recompute import recomputed
 from models.networks.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
@@ -143,8 +143,12 @@ class AutoencoderKL(nn.Module):
         """Unscaled latents [B, 4, H/f, W/f] → pictures [B, 3, H, W], float32, nominally −1..1 but not clipped."""
         return self.decoder(self.post_quant_conv(z)).float32()
 
+    @autocast("float32")
     def encode(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """Mean and standard deviation [B, 4, H/f, W/f] of the latents' Gaussian, scaled to about unit variance."""
+        """Mean and standard deviation [B, 4, H/f, W/f] of the latents' Gaussian, scaled to about unit variance.
+
+        In float32, within `autocast` too: what is learnt of latents holds wherever they are encoded.
+        """
         mean, logvar = self.posterior(x)
         return mean * self.config.scaling_factor, jt.exp(0.5 * logvar) * self.config.scaling_factor
 

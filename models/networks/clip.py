@@ -17,6 +17,7 @@ from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from models.networks.layers import LayerNorm, Linear, check_parts
+from models.networks.recompute import recomputed
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.transpose import swap_last_axes
 from utils.checkpoint import load_frozen, read_weights
@@ -144,7 +145,7 @@ class CLIPEncoder(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         for layer in self.layers:
-            x = layer(x)
+            x = recomputed(layer, x)
         return x
 
 

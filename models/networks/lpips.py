@@ -10,7 +10,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.networks.layers import Conv2d
+from models.networks.layers import Conv2d, autocast
 from models.networks.vgg import VGG16, vgg_layers
 from utils.checkpoint import load_frozen, read_weights
 
@@ -59,7 +59,10 @@ def unit_channels(x: jt.Var) -> jt.Var:
 
 
 class LPIPS(nn.Module):
-    """The distance [B], from 0, of pictures [B, 3, H, W] in −1..1 with 40 pixels a side or more; `network` is a key of NETWORKS."""
+    """The distance [B], from 0, of pictures [B, 3, H, W] in −1..1 with 40 pixels a side or more; `network` is a key of NETWORKS.
+
+    All is computed in float32, within `autocast` too: in 16 bits lengths of features would be lost, and gradients rough.
+    """
 
     def __init__(self, network: str):
         super().__init__()
@@ -77,6 +80,7 @@ class LPIPS(nn.Module):
                 maps.append(unit_channels(x))
         return maps
 
+    @autocast("float32")
     def execute(self, x: jt.Var, y: jt.Var) -> jt.Var:
         weigh = self.lin0, self.lin1, self.lin2, self.lin3, self.lin4
         pairs = zip(weigh, self.unit_features(x), self.unit_features(y), strict=True)

@@ -32,11 +32,12 @@ def recomputing() -> bool:
     return _recompute
 
 
-def recomputed(module: jt.Module, *inputs: jt.Var | None) -> jt.Var:
-    """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept. Integer inputs get no gradient."""
+def recomputed(module: jt.Module, *inputs) -> jt.Var:
+    """module(*inputs), one Var; within `recomputation`, as a block of which only the inputs are kept. Vars of integers get no
+    gradient, and what is no Var is passed on."""
     if not _recompute or jt.flags.no_grad:
         return module(*inputs)
-    present = [i for i, x in enumerate(inputs) if x is not None]
+    present = [i for i, x in enumerate(inputs) if isinstance(x, jt.Var)]
 
     def compute(*given: jt.Var) -> jt.Var:
         arguments = list(inputs)

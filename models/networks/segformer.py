@@ -13,6 +13,7 @@ import numpy as np
 from jittor import nn
 
 from models.networks.layers import Conv2d, LayerNorm, Linear, check_parts
+from models.networks.recompute import recomputed
 from models.ops.attention import scaled_dot_product_attention
 from models.ops.depthwise_conv import depthwise_conv
 from models.ops.transpose import swap_last_axes
@@ -163,7 +164,7 @@ class Encoder(nn.Module):
         for embed, blocks, norm in zip(self.patch_embeddings, self.block, self.layer_norm, strict=True):
             tokens, size = embed(x)
             for block in blocks:
-                tokens = block(tokens, size)
+                tokens = recomputed(block, tokens, size)
             stages.append((norm(tokens), size))
             x = to_map(stages[-1][0], size)
         return stages

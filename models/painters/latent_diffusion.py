@@ -212,7 +212,7 @@ class LatentDiffusion:
                 scales.pop("words")
         scales = {name: scale for name, scale in scales.items() if name in told and name in options.told}
         guided, plain = guidance_branches(scales), guidance_branches(dict.fromkeys(scales, 1.0))
-        given = [(branches, side_by_side([kept(told, untold, branch.kept) for branch in branches])) for branches in (plain, guided)]
+        given = [(branches, side_by_side([only_told(told, untold, branch.kept) for branch in branches])) for branches in (plain, guided)]
         given = [(branches, self.conditioner(arrays), self.predictor(arrays, options.control_weight)) for branches, arrays in given]
 
         def model(x: jt.Var, t: int) -> jt.Var:
@@ -256,7 +256,7 @@ def decoder_folder(run: Path) -> Path:
     return run / "decoder" if (run / "decoder" / "config.json").is_file() else run / "vae"
 
 
-def kept(
+def only_told(
     told: dict[str, dict[str, np.ndarray]], untold: dict[str, dict[str, np.ndarray]], names: frozenset[str]
 ) -> dict[str, dict[str, np.ndarray]]:
     """What a conditioner is given where only the conditions of these names are told."""

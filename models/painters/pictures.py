@@ -5,7 +5,7 @@ A painter is a class with
     Options                                   a dataclass of its options, with `faults()`; shown by MainTest.py
     marker                                    a network: a run can be painted with once it has that
     color_match                               the key of COLOR_MATCHES that its pictures are given where none is asked for
-    find_pairs(input_path, img_path, pairs)   what is to be painted, a list of TestPair; takes `words_of` its options too
+    find_pairs(input_path, img_path, pairs, prompt="", prompts="")   what is to be painted, a list of TestPair
     load(run, weights)                        the painter, from a run's networks or its best ones
     size                                      (width, height) of the masks and references it takes
     paint(masks, references, captions, seeds, options)   pictures uint8 [B, H, W, 3]

@@ -26,7 +26,7 @@ from models.networks.pretrained import load_network
 from models.stages.latents import bring_to_scale
 from models.stages.painted_latents import painted_latents
 from models.stages.vae import PhotoCrops, crop_faults
-from models.training.learner import Learner, Recipe
+from models.training.learner import Learner, Recipe, verdict
 from models.training.options import StageOptions
 from utils.checkpoint import load_vars, module_arrays
 from utils.lr_schedule import warmup_cosine
@@ -106,8 +106,7 @@ class PictureLosses:
         """The discriminator's step, where there is one, on what has just been made."""
         if not self.learners:
             return {}
-        verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
-        return {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
+        return verdict(self.learners["discriminator"], self.discriminator_losses, judged, step)
 
     def discriminator_losses(self, batch: dict[str, list[jt.Var]]) -> dict[str, jt.Var]:
         return {"loss": discriminator_hinge(self.discriminator(batch["real"]), self.discriminator(batch["fake"]))}

@@ -22,7 +22,7 @@ from models.networks.layers import NORMS, xavier_
 from models.painters.ecgan import ECGANPainter, PaintingOptions
 from models.painters.pictures import preview_rows
 from models.stages.photos import PhotosWithMasks
-from models.training.learner import Learner, Recipe
+from models.training.learner import Learner, Recipe, verdict
 from models.training.options import StageOptions
 from utils import parallel
 from utils.lr_schedule import warmup_linear
@@ -131,8 +131,7 @@ class ECGANStage:
         """The generator's step, then the discriminators' on what it has just made."""
         judged = []
         scalars = self.learners["ecgan"].step(partial(self.losses, judged=judged), batches, step)
-        verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
-        return scalars | {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
+        return scalars | verdict(self.learners["discriminator"], self.discriminator_losses, judged, step)
 
     def paint(self, batch: dict[str, np.ndarray]) -> tuple[Painted, jt.Var]:
         """What the generator makes of a batch, and the divergence of its styles from a normal distribution."""

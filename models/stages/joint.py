@@ -24,7 +24,6 @@ from datasets.transforms import color_statistics, random_crop, random_flip, to_a
 from models.losses.reconstruction import kl_divergence
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner
-from models.networks.layers import autocast
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, decoder_folder
@@ -130,13 +129,13 @@ class LatentStatistics(nn.Module):
         """What is logged, and bounded: of all channels the mean that is farthest from 0, the smallest and the largest standard deviation;
         and the effective rank of their correlations, the exponential of its spectrum's entropy (Roy & Vetterli 2007)."""
         mean, covariance = moments(self.state_dict())
-        deviation = np.sqrt(np.diag(covariance))  # no number where it is lost in rounding beside the mean
+        deviation = np.sqrt(np.diag(covariance))  # nan where the variance is below the rounding of the mean
         correlation = covariance / np.outer(deviation, deviation)
         if np.isfinite(correlation).all():
             spectrum = np.maximum(np.linalg.eigvalsh(correlation), 1e-12)
             shares = spectrum / spectrum.sum()
             rank = np.exp(-(shares * np.log(shares)).sum())
-        else:  # which no spectrum is found of, and `check` refuses
+        else:  # there is no spectrum of nan, and `check` refuses its rank
             rank = np.nan
         return {
             "latent_mean": float(np.abs(mean).max()), "latent_std_least": float(deviation.min()), "latent_std_most": float(deviation.max()),
@@ -151,7 +150,8 @@ def moments(statistics: dict[str, jt.Var | np.ndarray]) -> tuple[np.ndarray, np.
 
 
 def normalising(weights: dict[str, jt.Var | np.ndarray], statistics: dict[str, jt.Var | np.ndarray]) -> dict[str, jt.Var | np.ndarray]:
-    """An autoencoder's weights, of latents that the statistics describe, as weights of one whose latents are normalised already."""
+    """An autoencoder's weights, of latents that the statistics describe, as weights of one whose latents are normalised already. Variances
+    within posteriors are taken for equal in all channels, which changes what it says of its own uncertainty alone."""
     mean, covariance = moments(statistics)
     w, inverse = whitening(covariance)
     arrays = {name: as_array(var) for name, var in weights.items() if "quant_conv" in name}
@@ -208,14 +208,14 @@ class JointStage(UNetStage):
     def encoded(self, batch: dict[str, np.ndarray], step: int | None = None) -> dict[str, np.ndarray]:
         """A batch with the latents of its pictures and references, as `UNetStage` takes them: arrays, by which no gradient finds its way.
         step: of training, in which the statistics take them into account. Raises TrainingError where these then leave their bounds."""
-        with jt.no_grad(), autocast("float32"):
+        with jt.no_grad():
             mean, std = (part.numpy() for part in self.vae.encode(jt.array(batch["image"])))
             reference = self.vae.encode(jt.array(batch["shown"]))[0].numpy()
         latent = mean + std * batch["sample"]
         if step is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # the check says it
                 self.statistics.follow(latent)
-                self.check(self.statistics.summary(), step)  # before they are whitened, which numbers that are none cannot be
+                self.check(self.statistics.summary(), step)  # first: nan cannot be whitened
         return batch | {"latent": self.statistics.normalised(latent), "reference": self.statistics.normalised(reference)}
 
     def vae_losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:

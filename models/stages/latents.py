@@ -18,6 +18,7 @@ from models.networks.layers import autocast
 from models.networks.pretrained import exported_step, load_network, save_networks
 from utils import parallel
 from utils.checkpoint import module_arrays
+from utils.errors import UserError
 from utils.rows import Rows, digest, measured
 
 BATCH = 8  # photos encoded at once
@@ -40,11 +41,18 @@ class Latents:
 
 
 def bring_to_scale(folder: Path, pairs: list[Pair], size: tuple[int, int], whitened: bool) -> AutoencoderKL:
-    """The autoencoder of a run's folder, whose latents are brought to unit variance first if nobody has (`measure_latents`)."""
+    """The autoencoder of a run's folder, whose latents are brought to unit variance first if nobody has (`measure_latents`).
+
+    Raises UserError where somebody has, otherwise than is wanted: what stands on them has learnt them so.
+    """
     vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
     if vae.config.scaling_factor is None and parallel.MAIN:  # the others come here when it is done
         measure_latents(vae, pairs, size, whitened)
         save_networks({"vae": (vae, vae.state_dict())}, folder, exported_step(folder / "vae"))
+    if vae.config.scaling_factor is not None and whitened != (vae.config.scaling_factor == 1):
+        found, advice = ("not whitened", 0) if whitened else ("whitened", 1)
+        again = "train the autoencoder anew too, with --restart --stage vae"
+        raise UserError(f"The latents of {folder / 'vae'} are {found} already: give --unet_whiten {advice}, or {again}")
     return vae
 
 

@@ -25,7 +25,7 @@ from models.networks.layers import NORMS, xavier_
 from models.networks.lggan import DOWNSCALE, LGGAN, LGGANConfig
 from models.ops.transpose import swap_last_axes
 from models.stages.photos import PhotosWithMasks
-from models.training.learner import Learner, Recipe
+from models.training.learner import Learner, Recipe, verdict
 from models.training.options import StageOptions
 from utils import parallel
 from utils.image import colorize_mask
@@ -88,8 +88,7 @@ class LGGANStage:
         """The generator's step, then the discriminator's on what the generator has just made."""
         judged = []
         made = self.learners["lggan"].step(partial(self.losses, step=step, judged=judged), batches, step)
-        verdict = self.learners["discriminator"].step(self.discriminator_losses, judged, step)
-        return made | {f"discriminator_{name}": verdict[name] for name in ("loss", "grad_norm", "skipped")}
+        return made | verdict(self.learners["discriminator"], self.discriminator_losses, judged, step)
 
     def losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
         """The losses of the generator by name; `loss` is their weighted sum. What the discriminator is to judge is added to `judged`."""

@@ -27,13 +27,16 @@ class SeenEstimates:
     def __post_init__(self) -> None:
         self.distance = picture_distance(self.stage)
 
-    def __call__(self, noisy: jt.Var, output: jt.Var, latent: np.ndarray, t: np.ndarray) -> jt.Var:
+    def __call__(self, noisy: jt.Var, output: jt.Var, latent: np.ndarray, t: np.ndarray, part: int = 0, parts: int = 1) -> jt.Var:
         """The mean distance of the least noisy eighth of a batch: noisy latents [B, 4, h, w] at timesteps t [B], the network's output for
         them, and the latents that they are of. 0 where even these are too noisy. The decoder's blocks are computed again for the gradient.
+
+        The batch is one of so many equal parts of a larger one, in the order of their noise (`stratified`). The eighth is of all of it, and
+        the mean over the parts of what is returned is its mean distance.
         """
-        least = np.argsort(t)[: max(1, len(t) // SHARE)]
-        least = least[self.schedule.snr(t[least]).reshape(-1) >= LEAST_SNR]
-        if not len(least) or self.distance is None:
+        count = max(1, parts * len(t) // SHARE)
+        least = [i for i in np.argsort(t)[: max(0, count - part * len(t))] if self.schedule.snr(t[i : i + 1]).item() >= LEAST_SNR]
+        if not least or self.distance is None:
             return jt.zeros(1)
         estimate, _ = Denoiser(lambda x, t: output[least], self.schedule, self.prediction_type).predict(noisy[least], t[least])
         with jt.no_grad():
@@ -41,4 +44,4 @@ class SeenEstimates:
         with recomputation(True):
             made = self.vae.decode(estimate)
         made.sync()  # run together with the backward pass, it would be no recomputation
-        return self.distance(made, true)
+        return self.distance(made, true) * (parts * len(least) / count)

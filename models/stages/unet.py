@@ -79,9 +79,10 @@ class UNetOptions(StageOptions):
 
     def for_published_weights(self, weights: dict[str, Path], said: dict) -> "UNetOptions":
         # Those predict all of it, of latents as they are, and with the noise that they were trained with
-        known = "unet" not in weights or said.keys() >= {"noise_schedule", "prediction_type", "zero_snr"}
-        schedule = {} if known else published_schedule(weights["unet"])
-        return replace(self, **schedule | said | {"linear_start": 0, "whiten": 0})
+        if "unet" not in weights:
+            return replace(self, **said)
+        known = said.keys() >= {"noise_schedule", "prediction_type", "zero_snr"}
+        return replace(self, **({} if known else published_schedule(weights["unet"])) | {"linear_start": 0, "whiten": 0} | said)
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
         return ConditionerConfig(
@@ -320,7 +321,7 @@ class UNetStage:
             parts["description"] = self.description_error(batch, given)
             parts["loss"] += DESCRIPTION_WEIGHT * parts["description"]
         if self.seen and step >= self.options.perceptual_from:
-            parts["perceptual"] = self.seen(noisy, output, batch["latent"], t)
+            parts["perceptual"] = self.seen(noisy, output, batch["latent"], t, parallel.RANK, parallel.SIZE)
             parts["loss"] += self.options.perceptual_weight * parts["perceptual"]
         return parts
 

@@ -40,7 +40,7 @@ class Learner:
 
     def __init__(self, networks: dict[str, jt.Module], recipe: Recipe):
         self.networks, self.recipe = networks, recipe
-        self.weights = {name: kept(network) for name, network in networks.items()}
+        self.weights = {name: unfrozen(network) for name, network in networks.items()}
         self.averages = {name: EMA(weights, recipe.ema) for name, weights in self.weights.items()} if recipe.ema is not None else {}
         parameters = [(f"{name}.{key}", var) for name, network in networks.items() for key, var in network.named_parameters()]
         self.optimizer = AdamW(parameters, betas=recipe.betas, weight_decay=recipe.weight_decay, factors=recipe.factors)
@@ -51,7 +51,7 @@ class Learner:
     def step(self, losses: Callable[[dict], dict[str, jt.Var]], batches: list[dict], step: int) -> dict[str, float]:
         """One update by the mean over `batches` of losses(batch)["loss"], and over all processes; returns what to log.
 
-        `losses` gives scalars by name; the means of all of them are logged. A step whose gradient is not finite changes nothing. Raises
+        `losses` gives scalars by name; the means of all of them are logged. A step whose gradient is not finite changes no weight. Raises
         TrainingError after FAILURES of those in a row.
         """
         scalars = []
@@ -71,8 +71,9 @@ class Learner:
                 f"The gradient has not been finite in the {FAILURES} steps up to {step + 1}: training has diverged. Nothing was saved "
                 "since it began to. Go on from the last checkpoint with a lower learning rate (--lr), or with --amp float32 or bfloat16."
             )
-        for average in self.averages.values():
-            average.update(step)
+        if np.isfinite(norm):
+            for average in self.averages.values():
+                average.update(step)
         means = {name: float(np.mean([float(part[name].item()) for part in scalars])) for name in scalars[0]}
         scale = {"loss_scale": self.optimizer.loss_scale} if self.optimizer.scales_loss else {}
         return parallel.mean_scalars(means) | {"lr": lr, "grad_norm": norm, "skipped": self.optimizer.skipped} | scale
@@ -122,7 +123,13 @@ class Learner:
         self.optimizer.load(part("optimizer."), source)
 
 
-def kept(network: jt.Module) -> dict[str, jt.Var]:
+def verdict(discriminator: Learner, losses: Callable[[dict], dict[str, jt.Var]], judged: list[dict], step: int) -> dict[str, float]:
+    """A discriminator's step on what has just been made; returns what to log of it."""
+    scalars = discriminator.step(losses, judged, step)
+    return {f"discriminator_{name}": scalars[name] for name in ("loss", "grad_norm", "skipped")}
+
+
+def unfrozen(network: jt.Module) -> dict[str, jt.Var]:
     """The weights and buffers of a network by name, but for those of frozen modules."""
     frozen = {name for name, module in network.named_modules() if getattr(module, "_frozen", False)}
     return {name: var for name, var in network.state_dict().items() if name.rpartition(".")[0] not in frozen}

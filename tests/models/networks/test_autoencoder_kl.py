@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, tile_starts
+from models.networks.layers import autocast
 from models.systems import SYSTEMS
 from tests.golden.networks import VAE, gradient_summary, normal, vae_inputs, weights
 from utils.checkpoint import load_strict
@@ -59,6 +60,14 @@ def test_encode_and_decode_scale_the_latents(vae):
     np.testing.assert_allclose(scaled_mean, mean * scale, rtol=1e-5)
     np.testing.assert_allclose(std, np.exp(logvar / 2) * scale, rtol=1e-5)
     np.testing.assert_allclose(rescaled, decoded, atol=1e-4)
+
+
+def test_latents_are_encoded_in_float32_whatever_else_is_not(vae):
+    x = jt.array(vae_inputs()["x"])
+    plain = vae.encode(x)
+    with autocast("bfloat16"):
+        within = vae.encode(x)
+    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(plain, within, strict=True))
 
 
 def test_tiles_cover_all_and_overlap_by_a_quarter():

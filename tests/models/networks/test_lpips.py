@@ -4,6 +4,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models.networks.layers import autocast
 from models.networks.lpips import LPIPS, load_lpips, lpips, unit_channels
 from tests.golden.networks import weights
 from utils.checkpoint import write_safetensors
@@ -28,6 +29,8 @@ def test_distances_agree_with_the_package(network, tmp_path):
     distances = lpips(model, GOLDEN["pictures"], GOLDEN["others"])
     assert distances.dtype == np.float32 and np.abs(distances / GOLDEN[network] - 1).max() < 2e-6
     assert not lpips(model, GOLDEN["pictures"], GOLDEN["pictures"]).any()
+    with autocast("bfloat16"):
+        assert np.array_equal(lpips(model, GOLDEN["pictures"], GOLDEN["others"]), distances)
     with pytest.raises(ValueError, match="no pairs"):
         lpips(model, GOLDEN["pictures"], GOLDEN["others"][:1])
 

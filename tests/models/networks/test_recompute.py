@@ -8,8 +8,10 @@ from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.layers import Linear
 from models.networks.recompute import recomputation, recomputed
 from models.networks.resnet import ResnetBlock2D
+from models.networks.segformer import SegformerConfig, SegformerForSemanticSegmentation
+from models.networks.text_encoder import small_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from tests.golden.networks import TIMESTEPS, UNETS, VAE, normal, unet_inputs, vae_inputs, weights
+from tests.golden.networks import SEGFORMER, TIMESTEPS, UNETS, VAE, normal, segformer_input, unet_inputs, vae_inputs, weights
 from utils.checkpoint import load_strict
 
 
@@ -30,10 +32,23 @@ def autoencoder():
     return network, [z], lambda: network.reconstruct(z)
 
 
-@pytest.mark.parametrize("case", [unet, autoencoder])
+def judge():
+    x = jt.array(segformer_input())
+    network = with_weights(SegformerForSemanticSegmentation(SegformerConfig(**SEGFORMER)))
+    return network, [], lambda: network(x, training=True)
+
+
+def text_encoder():
+    network = small_text_encoder(300, channels=16, layers=2, heads=2)
+    ids = np.arange(2 * 77).reshape(2, 77) % 300
+    return network, [], lambda: network(ids)[0]
+
+
+@pytest.mark.parametrize("case", [unet, autoencoder, judge, text_encoder])
 def test_outputs_and_gradients_are_the_same(case):
     network, inputs, forward = case()
-    wanted = [*inputs, *(parameter for name, parameter in network.named_parameters() if not name.startswith(("encoder.", "quant_conv.")))]
+    skipped = ("encoder.", "quant_conv.") if case is autoencoder else ()
+    wanted = [*inputs, *(p for name, p in network.named_parameters() if not name.startswith(skipped) and not p.is_stop_grad())]
 
     def measured(recompute):
         with recomputation(recompute):

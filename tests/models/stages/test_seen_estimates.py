@@ -56,6 +56,21 @@ def test_the_estimate_that_is_looked_at_is_that_of_the_denoiser(stage):
     np.testing.assert_allclose(gradient.numpy(), expected.numpy(), atol=1e-3 * np.abs(expected.numpy()).max())
 
 
+def test_parts_of_a_batch_look_at_what_the_whole_looks_at(stage):
+    """Of sixteen, two; one in each of two parts, or both in the first, where all the others have nothing."""
+    count, seen = 16, stage.seen
+    latent, noise = (np.random.default_rng(i).standard_normal((count, *stage.batch["latent"].shape[1:]), np.float32) for i in range(2))
+    t = np.sort(np.random.default_rng(2).integers(1000, size=count))
+    t[:2] = 20, 90
+    noisy, output = jt.array(stage.schedule.add_noise(latent, noise, t)), jt.array(noise)
+    whole = seen(noisy, output, latent, t).item()
+    assert whole > 0
+    for parts, looking in ((2, 1), (8, 1), (16, 2)):
+        own = [slice(i, i + count // parts) for i in range(0, count, count // parts)]
+        found = [seen(noisy[s], output[s], latent[s], t[s], part, parts).item() for part, s in enumerate(own)]
+        assert np.mean(found) == pytest.approx(whole, rel=1e-4) and sum(value > 0 for value in found) == looking
+
+
 def test_it_sets_in_after_the_step_that_is_asked_for_and_falls(stage):
     logged = [stage.train_step([stage.batch], step) for step in range(30)]
     assert ["perceptual" in scalars for scalars in logged[:3]] == [False, False, True]

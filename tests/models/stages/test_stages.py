@@ -14,7 +14,7 @@ from datasets.transforms import to_array
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
 from models.networks.pretrained import initialise, load_network, save_network
-from models.stages.latents import measure_latents
+from models.stages.latents import bring_to_scale, measure_latents
 from models.stages.segformer import SegformerStage, zoomed
 from models.stages.unet import UNetStage, stratified
 from models.stages.vae import OPPONENT, VAEStage
@@ -95,6 +95,8 @@ def test_latents_are_whitened_once_and_that_is_kept(unet_stage, pairs):
     assert json.loads((unet_stage.folder / "vae" / "config.json").read_text())["scaling_factor"] == 1
     again = load_network(AutoencoderKL, AutoencoderKLConfig, unet_stage.folder / "vae")
     np.testing.assert_allclose(latents_of(again, pairs), latents, atol=1e-5)
+    with pytest.raises(UserError, match="whitened already: give --unet_whiten 1"):
+        bring_to_scale(unet_stage.folder, pairs, (96, 64), whitened=False)
 
 
 @pytest.mark.parametrize("whitened", [True, False])
@@ -125,8 +127,10 @@ def test_the_error_is_told_by_level_of_noise(unet_stage):
 
 
 def test_published_weights_are_started_from_without_a_linear_start_and_with_one_scale():
-    changed = OPTIONS["unet"].for_published_weights({"unet": Path("unet.safetensors")}, {"linear_start": 1, "lr": 0.5})
-    assert changed == replace(OPTIONS["unet"], linear_start=0, whiten=0, lr=0.5)
+    weights = {"unet": Path("unet.safetensors")}
+    assert OPTIONS["unet"].for_published_weights(weights, {"lr": 0.5}) == replace(OPTIONS["unet"], linear_start=0, whiten=0, lr=0.5)
+    assert OPTIONS["unet"].for_published_weights(weights, {"linear_start": 1, "whiten": 1}) == OPTIONS["unet"]  # of a run of one's own
+    assert OPTIONS["unet"].for_published_weights({"vae": Path("vae")}, {"lr": 0.5}) == replace(OPTIONS["unet"], lr=0.5)
 
 
 @pytest.mark.parametrize("weights", ["unet", "unet/diffusion_pytorch_model.bin"])

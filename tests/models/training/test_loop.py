@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,23 @@ def test_gradients_that_are_never_finite_end_the_run(tmp_path, monkeypatch):
         trained(tmp_path / "run", replace(OPTIONS, steps=400, save_every=4), diverge)
     assert raised.value.status == 1 and "--lr" in str(raised.value)
     assert states(tmp_path / "run") == ["step-00000004.safetensors", "step-00000008.safetensors"]
+
+
+def test_what_a_command_would_train_without_is_not_lost(whole, tmp_path):
+    """As where the package of a discriminator's features is gone when a run goes on."""
+    shutil.copytree(whole, tmp_path / "run")
+    with pytest.raises(UserError, match=r"step-00000012.*learnt of discriminator"):
+        trained(tmp_path / "run", replace(OPTIONS, steps=16), lambda stage: stage.learners.pop("discriminator"))
+    assert final_state(tmp_path / "run") == final_state(whole)
+
+
+def test_a_step_without_a_finite_gradient_moves_no_average():
+    learner = learning.Learner({"network": Network(Shape())}, learning.Recipe(lambda step: 0.1, ema=0.5))
+    losses = lambda factor: {"loss": learner.networks["network"](jt.ones((3, 2))).sqr().mean() * factor}  # noqa: E731
+    learner.step(losses, [1.0], 0)
+    before = {name: np.array(array) for name, array in learner.state().items() if not name.startswith("optimizer.")}
+    learner.step(losses, [float("inf")], 1)
+    assert learner.failures == 1 and all(np.array_equal(array, learner.state()[name]) for name, array in before.items())
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
