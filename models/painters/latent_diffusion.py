@@ -42,6 +42,7 @@ class PaintingOptions:
     prompt: str = option("", "words for all pictures, of a run that was trained with words")
     prompts: str = option("", 'JSON file with words for each picture, {"<mask>": "<words>", ...}')
     negative_prompt: str = option("", "words that guidance leads away from")
+    text_tone: float = option(1.0, "how far colours and contrast are brought to what words tell, where no reference is", least=0, most=1)
     told: tuple[str, ...] = option(tuple(ENCODERS), "what of the conditions is told; the others are left out", choices=ENCODERS)
     guidance_low: float = option(0.0, "guide only above this level of noise, a share of the process", least=0, most=1)
     guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
@@ -232,7 +233,10 @@ class LatentDiffusion:
             x.sync()
             if each_step:
                 each_step(step, len(timesteps), as_array(denoiser.clean))
-        return x
+        if not self.words or not self.conditioner.config.linear_start or "reference" in scales:
+            return x  # of words that have not learnt what to tell, or need not
+        (_, conditions, _), _ = given
+        return toned(x, conditions.statistics, options.text_tone)
 
     def told_words(self, captions: list[str]) -> dict[str, np.ndarray]:
         """What a conditioner is given of captions."""
@@ -249,6 +253,17 @@ class LatentDiffusion:
         if not tile:
             return self.vae.decode(latent).numpy()
         return self.vae.decode_in_tiles(latent, tile // self.vae.config.downscale)
+
+
+def toned(latents: jt.Var, statistics: jt.Var, share: float) -> jt.Var:
+    """Latents [B, 4, h, w] on the way, by a share of 0..1, to the mean and the spread in each channel that their captions tell of a photo,
+    as `reference_statistics` [B, S]. Guidance leads away from these, dusk to night, and autumn to a glow."""
+    told, before, channels = statistics.numpy(), latents.numpy(), latents.shape[1]
+    mean, std = (told[:, i * channels : (i + 1) * channels, None, None] for i in range(2))
+    factor = np.clip(std / (before.std(axis=(2, 3), keepdims=True) + 1e-6), 0.5, 2)  # beyond that, what grows would be noise
+    after = (before - before.mean(axis=(2, 3), keepdims=True)) * factor + mean
+    told_of_a_photo = told[:, -1].reshape(-1, 1, 1, 1) > 0.5  # learnt as 1 of captions, and 0 of the empty one
+    return jt.array(np.where(told_of_a_photo, before + np.float32(share) * (after - before), before))
 
 
 def decoder_folder(run: Path) -> Path:

@@ -54,6 +54,7 @@ class StyleStage(UNetStage):
     builds_on = ("unet",)
     networks = ("style",)  # in the run's folder; of each style those of __init__
     columns = ("result", "truth")
+    describes = True
     Options = StyleOptions
 
     @staticmethod

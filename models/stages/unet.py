@@ -275,8 +275,7 @@ class UNetStage:
         self.networks = tuple(trained)
         self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
-        self.schedule = options.schedule
-        self.describes = bool(options.words)
+        self.schedule, self.describes = options.schedule, bool(options.words)
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first

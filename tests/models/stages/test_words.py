@@ -12,7 +12,8 @@ from datasets.loader import stack
 from models.networks.conditioner import UNKNOWN, reference_statistics
 from models.networks.layers import autocast
 from models.networks.pretrained import save_network, save_networks
-from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
+from models.painters import latent_diffusion
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions, toned
 from models.stages.unet import DESCRIPTION_WEIGHT, UNetOptions, UNetStage
 from models.training.loop import resume, save
 from tests.models.networks.test_text_encoder import write_encoder, write_tokenizer
@@ -178,6 +179,29 @@ def test_each_combination_of_conditions_paints(painter):
         assert np.array_equal(paint(painter, told=names), pictures)  # for equal seeds
         alone = np.concatenate([paint(painter, slice(i, i + 1), told=names) for i in range(2)])
         assert np.abs(alone.astype(int) - pictures).max() <= 1
+
+
+def test_latents_are_brought_to_the_mean_and_the_spread_that_words_tell():
+    latents, statistics = (np.random.default_rng(i).random(shape, np.float32) for i, shape in enumerate([(3, 4, 8, 12), (3, 63)]))
+    statistics[:, -1] = 0.9, 1.1, 0.1  # the last caption is empty
+    statistics[:, 4:8] = 0.4
+    statistics[1, 4] = 9.0  # twice as wide as it is, and no more
+    free, half, toned_ = (toned(jt.array(latents), jt.array(statistics), share).numpy() for share in (0.0, 0.5, 1.0))
+    assert np.array_equal(free, latents) and np.array_equal(toned_[2], latents[2])
+    np.testing.assert_allclose(toned_[:2].mean(axis=(2, 3)), statistics[:2, :4], atol=1e-5)
+    expected = np.full((2, 4), 0.4)
+    expected[1, 0] = 2 * latents[1, 0].std()
+    np.testing.assert_allclose(toned_[:2].std(axis=(2, 3)), expected, rtol=1e-4)
+    np.testing.assert_allclose(half, (latents + toned_) / 2, atol=1e-5)
+
+
+def test_they_are_where_no_reference_tells_it(painter, monkeypatch):
+    seen = []
+    monkeypatch.setattr(latent_diffusion, "toned", lambda latents, statistics, share: seen.append((statistics.shape, share)) or latents)
+    for names in TOLD:
+        paint(painter, told=names, text_tone=0.7)
+        assert seen == ([] if "reference" in names else [([2, 63], 0.7)]), names
+        seen.clear()
 
 
 def test_the_best_weights_are_read_with_the_tokens_of_their_run(stage, painter):
