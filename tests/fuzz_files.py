@@ -130,6 +130,7 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
         lambda: [at_step(file) for file in run.rglob("step-*.safetensors")],
         lambda: RunLog(run, "decoder").close(),
         lambda: use(base, run),
+        lambda: begun(MainTrain, [*job.words[1:], "--run", str(run)]),
     ):
         asked(check)
     if chance.random() < 0.15:
@@ -140,8 +141,8 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
 def at_step(state: Path) -> None:
     """Raises Failure where a training state is read that does not say what its name does."""
     step = read_training_state(state)[1]["step"]
-    if f"step-{step:08d}.safetensors" != state.name:
-        raise Failure(f"{state} is taken for step {step}")
+    if step != int(state.stem.removeprefix("step-")):
+        raise Failure(f"{state} is taken for one of step {step}")
 
 
 def use(base: Base, folder: Path) -> None:
@@ -175,16 +176,17 @@ def strange_options(base: Base, chance: random.Random, place: Path, note: Callab
     """Numbers, names and paths that make no sense are refused before anything is computed."""
     for _ in range(60):
         main, script, words = strange_words(base, chance, place)
-        with arguments_of([script, *words]):
-            try:
-                asked(lambda main=main: parsed(main))
-            except Failure as failure:
-                raise Failure(f"{script} {words}: {failure}") from failure
+        try:
+            asked(lambda main=main, words=words: begun(main, ["", *words]))
+        except Failure as failure:
+            raise Failure(f"{script} {words}: {failure}") from failure
 
 
-def parsed(main: object) -> None:
-    """Reads a script's options as it does itself. Raises Failure where what makes no sense has been taken."""
-    args = main.parse_arguments()
+def begun(main: object, command: list[str]) -> None:
+    """What a script does first with a command, its name in front: reads the options. Raises Failure where what makes no sense has been
+    taken."""
+    with arguments_of(command):
+        args = main.parse_arguments()
     main.check_arguments(args)
     if main is MainTrain:
         folder = MainTrain.CHECKPOINTS / args.run
