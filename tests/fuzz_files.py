@@ -158,10 +158,11 @@ def use(base: Base, folder: Path) -> None:
 
 
 def damaged_results(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
-    """What is no picture is neither kept nor packed; the others stay as they are."""
+    """What is no picture is neither kept nor packed; the others stay as they are, whatever the note of what painted them says."""
     results = place / "results"
     shutil.copytree(base.place / "results", results)
-    path = chance.choice(sorted(results.iterdir()))
+    record = Path(shutil.copy(base.place / "results-painted.jsonl", place))
+    path = chance.choice([record, *sorted(results.iterdir())])
     note(damage(chance, path))
     before = contents(results)
     result = answered(*base.painting(base.run, results), "--zip")
