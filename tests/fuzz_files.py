@@ -130,7 +130,7 @@ def damaged_run(base: Base, chance: random.Random, place: Path, note: Callable) 
         lambda: [at_step(file) for file in run.rglob("step-*.safetensors")],
         lambda: RunLog(run, "decoder").close(),
         lambda: use(base, run),
-        lambda: begun(MainTrain, [*job.words[1:], "--run", str(run)]),
+        lambda: begun(MainTrain, ["MainTrain.py", "--run", str(run)]),
     ):
         asked(check)
     if chance.random() < 0.15:
