@@ -33,9 +33,9 @@ from tests.hostile import Failure
 TRIALS = {  # and how often each comes
     commands.killed: 4, commands.stopped_training: 4, commands.stopped_painting: 4, commands.killed_writing: 4, commands.started_twice: 3,
     commands.restarted: 4, commands.confused_paths: 5, commands.vanishing_data: 4, commands.odd_surroundings: 5,
-    commands.strange_commands: 4, commands.power_cut: 2, commands.full_disk: 5, commands.by_two: 2, files.spoilt_measurements: 4,
-    files.changed_pictures: 3, files.damaged_data: 40, files.damaged_weights: 30, files.bombs: 6, files.damaged_run: 20,
-    files.damaged_results: 3, files.strange_options: 10,
+    commands.strange_commands: 4, commands.power_cut: 2, commands.full_disk: 5, commands.filled_disk: 3, commands.by_two: 2,
+    files.spoilt_measurements: 4, files.changed_pictures: 3, files.damaged_data: 40, files.damaged_weights: 30, files.bombs: 6,
+    files.damaged_run: 20, files.damaged_results: 3, files.strange_options: 10,
 }  # fmt: skip
 
 

@@ -187,16 +187,14 @@ def vanishing_data(base: Base, chance: random.Random, place: Path, note: Callabl
     data, run = place / "data", place / "run"
     shutil.copytree(base.data / "train_resized", data)
     steps, log = chance.randint(1, 20), run / "log.jsonl"
-    every = [word for name in ("steps", "save_every", "validate_every", "preview_every") for word in (f"--{name}", "300")]
 
     def disturb(process: subprocess.Popen) -> None:
-        while process.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < steps):
-            time.sleep(0.01)
+        wait_for_lines(process, log, steps)
         files = sorted((data / chance.choice(["imgs", "imgs", "labels"])).iterdir())
         for path in chance.sample(files, chance.choice([1, 3, len(files)])):
             note(damage(chance, path, renamed=True) + f" after {steps} steps")
 
-    result = ended(*base.training(data=data), *every, "--run", str(run), "--stage", "vae", meanwhile=disturb)
+    result = ended(*long_training(base, 300, data), "--run", str(run), meanwhile=disturb)
     if result.returncode not in (0, 1, 2) or (result.returncode and not result.stderr.strip()):
         raise Failure(f"ends with {result.returncode} and says {result.stderr[-1500:]!r}")
     logged, state = max(line["step"] for line in read_log(log)), latest_training_state(run / "state" / "vae")
@@ -294,6 +292,43 @@ def on_full_disk(begin: Callable, check: Callable, size: int, chance: random.Ran
         grow(1 << 20)
         finished(*words)
         check(place / "disk")
+
+
+def filled_disk(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
+    """A disk that something else fills while it trains, and writes little but its log: it says so, and goes on where there is room."""
+    steps, run = chance.randint(1, 30), place / "disk" / "run"
+    words = [*long_training(base, 40), "--run", str(run)]
+
+    def fill(process: subprocess.Popen) -> None:
+        wait_for_lines(process, run / "log.jsonl", steps)
+        with suppress(OSError), open(place / "disk" / "filler", "wb", buffering=0) as file:
+            while file.write(bytes(1024)):
+                pass
+
+    note(f"full after {steps} steps")
+    with mounted(place / "disk", 1 << 14) as grow:
+        if grow is None:
+            return note("no right to mount")
+        result = ended(*words, meanwhile=fill)
+        if result.returncode:
+            said_to_be_full(result)
+        (place / "disk" / "filler").unlink(missing_ok=True)
+        finished(*words)
+        logged = [line["step"] for line in read_log(run / "log.jsonl") if "loss" in line]
+        if logged != [*range(1, 41)]:
+            raise Failure(f"steps of the log: {logged}")
+
+
+def long_training(base: Base, steps: int, data: Path | None = None) -> list[str]:
+    """A command that trains the first stage for some time, and saves nothing before the end."""
+    every = [word for name in ("steps", "save_every", "validate_every", "preview_every") for word in (f"--{name}", str(steps))]
+    return [*base.training(data=data), *every, "--stage", "vae"]
+
+
+def wait_for_lines(process: subprocess.Popen, log: Path, count: int) -> None:
+    """Until a log has so many lines, or the process that writes it has ended."""
+    while process.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < count):
+        time.sleep(0.01)
 
 
 def by_two(base: Base, chance: random.Random, place: Path, note: Callable) -> None:
