@@ -318,7 +318,7 @@ class UNetStage:
         parts = {"loss": (error * jt.array(self.weights(t))).mean(), "mse": error.mean()}
         if self.describes:
             parts["description"] = self.description_error(batch, given)
-            parts["loss"] += DESCRIPTION_WEIGHT * parts["description"]
+            parts["loss"] += (DESCRIPTION_WEIGHT * parts["description"]).sum()  # summed: Jittor fails to fuse two bare numbers
         if self.seen and step >= self.options.perceptual_from:
             parts["perceptual"] = self.seen(noisy, output, batch["latent"], t, parallel.RANK, parallel.SIZE)
             parts["loss"] += self.options.perceptual_weight * parts["perceptual"]

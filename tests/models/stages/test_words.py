@@ -138,6 +138,8 @@ def test_what_words_tell_of_photos_is_learnt(described, tmp_path):
     for step in range(20):
         found = stage.train_step([batch], step)
     assert found["loss"] > DESCRIPTION_WEIGHT * found["description"] > 0 and error() < 0.6 * before
+    alone = stage.train_step([stack([training_set.example(0, np.random.default_rng(0))])], 20)
+    assert np.isfinite(alone["loss"]) and alone["description"] > 0
 
 
 def test_words_alone_tell_of_photos_too_and_have_a_linear_start(described, tmp_path):
