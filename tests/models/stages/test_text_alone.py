@@ -29,7 +29,8 @@ def test_a_run_of_words_alone_has_neither_masks_nor_references(pairs, tmp_path):
     save_network(vae, module_arrays(vae), tmp_path / "vae")
     stage = UNetStage(TEXT, tmp_path)
     training_set, validation_set = stage.datasets(described, described[:2])
-    assert training_set.example(0, np.random.default_rng(0)).keys() == {"latent", "noise", "time", "reference", "colors", "ids", "described"}
+    keys = {"latent", "noise", "time", "reference", "colors", "ids", "described"}
+    assert training_set.example(0, np.random.default_rng(0)).keys() == keys
     empty = [(training_set.example(0, np.random.default_rng((5, i)))["ids"] != 1).sum() == 1 for i in range(600)]
     assert 0.06 < np.mean(empty) < 0.14
     stage.train_step([stack([training_set.example(i, np.random.default_rng(i)) for i in range(2)])], 0)
