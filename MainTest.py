@@ -6,7 +6,7 @@
 
 writes results/<mask's stem>.jpg, 512x384, for each mask, and what painted it into results-painted.jsonl. Pictures that exist are kept: a
 run that was killed is finished by the same command, on the CPU with the same bytes as if it had never been killed. --score prints the
-competition's score of these pictures too, and writes report.html and score.json; where all are there, whoever made them, it needs no run.
+competition's score of these pictures too, and writes report.html and score.json; if all are there, it needs no run.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def paint(pairs: list[TestPair], painter, judge: Judge | None, larger: SuperReso
     for pair, result in zip(pairs, best, strict=True):
         if pair in missing:
             write_picture(args.output_path / pair.file, result)
-    note_way(missing, args.output_path, args.way)
+            note_way([pair], args.output_path, args.way)
 
 
 def paint_all(pairs: list[TestPair], judge: Judge | None, larger: SuperResolution | None, args: argparse.Namespace) -> None:

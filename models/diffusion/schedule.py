@@ -131,3 +131,12 @@ def _rescale_zero_snr(alphas_cumprod):
     """Shift and scale sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2023, algorithm 1)."""
     alpha = np.sqrt(alphas_cumprod)
     return ((alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))) ** 2
+
+
+def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1) -> np.ndarray:
+    """Timesteps [B] of times 0..1 [B], each in a stratum of its own: every batch sees all levels of noise, and its loss varies less.
+
+    The batch is one of so many equal parts of a larger one, which is spread as a whole.
+    """
+    places = part * len(times) + np.arange(len(times))
+    return (timesteps * (places + times) / (parts * len(times))).astype(int)

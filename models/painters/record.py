@@ -2,7 +2,7 @@
 
     <output>-painted.jsonl  a line a batch: {"pictures": {"<mask>.jpg": checksum of the file, ...}, "checkpoint": "...", "steps": "25", ...}
 
-A line holds for the pictures that are still what was painted then; of all others nothing is known, and nothing said.
+A line holds for pictures whose file is still what it was then. Of others it is not known what painted them, and nothing is said of them.
 """
 
 import argparse
@@ -14,19 +14,23 @@ from pathlib import Path
 
 from datasets.test_pairs import TestPair
 from models.networks.pretrained import WEIGHTS, exported_step
+from models.training.run import run_of
 from utils.options import show
 
 
 def way_of(args: argparse.Namespace) -> dict[str, str]:
-    """What decides how pictures look, by name, as words of a command: the run, with the steps that its networks have been trained, and the
-    options of MainTest.py and of the painter. {} where there is no run."""
+    """What decides how pictures look, by name, as words of a command: the checkpoint, with the steps that the networks of its run have been
+    trained, and the options of MainTest.py and of the painter. {} where there is no run."""
     if args.checkpoint is None:
         return {}
-    run = args.checkpoint.resolve()
-    steps = ", ".join(f"{path.parent.name} {exported_step(path.parent)}" for path in sorted(run.glob(f"*/{WEIGHTS}")))
-    way = {"checkpoint": f"{run} [{steps}]", **asdict(args.options)}
+    run = run_of(args.checkpoint.resolve())
+    folders = sorted(path.parent for path in run.rglob(WEIGHTS))
+    steps = ", ".join(f"{folder.relative_to(run)} {exported_step(folder)}" for folder in folders)
+    way = {"checkpoint": f"{args.checkpoint.resolve()} [{steps}]", **asdict(args.options)}
+    if way.get("prompts"):
+        way["prompts"] = f"{way['prompts']} [{checksum(Path(way['prompts']))}]"
     way |= {name: getattr(args, name) for name in ("color_match", "amp", "seed", "use_sr", "best_of")}
-    way |= {"sr_checkpoint": args.sr_checkpoint or "newest"} if args.use_sr else {}
+    way |= {"sr_checkpoint": args.sr_checkpoint or "newest", "sr_tile": args.sr_tile} if args.use_sr else {}
     way |= {"best_by": args.best_by, "style_metric": args.style_metric, "judge": args.judge or "newest"} if args.best_of > 1 else {}
     return {name: show(value) or "none" for name, value in way.items()}
 
@@ -38,9 +42,9 @@ def record_of(folder: Path) -> Path:
 
 def note_way(pairs: list[TestPair], folder: Path, way: dict[str, str]) -> None:
     """Notes that the pairs' pictures in the folder, just written, were painted in this way, where that can be written."""
-    line = json.dumps({"pictures": {pair.file: checksum(folder / pair.file) for pair in pairs}} | way) + "\n"
+    line = json.dumps({"pictures": {pair.file: checksum(folder / pair.file) for pair in pairs}} | way)
     with suppress(OSError), open(record_of(folder), "ab", buffering=0) as file:  # all of it at once: several processes may paint
-        file.write(line.encode())
+        file.write(f"\n{line}\n".encode())  # the last one may have been cut short
 
 
 def ways_of(pairs: list[TestPair], folder: Path) -> list[dict[str, str]]:

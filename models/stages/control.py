@@ -46,7 +46,7 @@ class ControlStage(UNetStage):
     Options = ControlOptions
 
     def __init__(self, options: ControlOptions, folder: Path):
-        self.options = replace(options_beside(folder, options), perceptual_from=0)  # a loss that the UNet's has had for long
+        self.options = replace(options_beside(folder, options), perceptual_from=0)  # the UNet is past that step
         self.folder, self.schedule = folder, self.options.schedule
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
         trained = LatentDiffusion.of(self.options, self.vae, folder)

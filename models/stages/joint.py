@@ -48,7 +48,7 @@ class JointOptions(StageOptions):
     crop_width: int = option(256, "the autoencoder is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
     kl_weight: float = option(1e-4, "weight of the KL divergence, a mean over latents, against a mean absolute error", least=0)
-    perceptual_weight: float = option(0.5, "of the distance in features of EfficientNet-lite1, against a mean absolute error", least=0)
+    perceptual_weight: float = option(0.5, "of LPIPS or EfficientNet-lite1's distance, against a mean absolute error", least=0)
     adversarial_weight: float = option(0.1, "of the discriminator's verdict, in the end", least=0)
     drift_weight: float = option(0.05, "weight of the divergence of all latents together from independent normal ones, a mean", least=0)
     latent_noise: float = option(0.35, "noise on the latents that are decoded, of up to this share of their spread", least=0)

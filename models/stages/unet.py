@@ -13,7 +13,7 @@ from datasets.landscape import read_mask
 from datasets.loader import spread
 from datasets.pairs import Pair
 from datasets.transforms import class_shares, random_crop
-from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
+from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule, stratified
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import LEFT_OUT, UNKNOWN, Conditioner, ConditionerConfig, Given, as_var, denoise, reference_statistics
 from models.networks.pretrained import load_network, published_schedule
@@ -72,6 +72,11 @@ class UNetOptions(StageOptions):
     @property
     def conditions(self) -> tuple[str, ...]:
         return CONDITIONS[self.words]
+
+    @property
+    def describes(self) -> bool:
+        """Whether words learn to tell what a reference would: not in a run of words alone without a linear start, as published."""
+        return self.words == 1 or (self.words == 2 and self.linear_start == 1)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -244,15 +249,6 @@ def with_some_left_out(example: dict[str, np.ndarray], drop: float, rng: np.rand
     return example, drop_mask or drop_reference
 
 
-def stratified(times: np.ndarray, timesteps: int, part: int = 0, parts: int = 1) -> np.ndarray:
-    """Timesteps [B] of times 0..1 [B], each in a stratum of its own: every batch sees all levels of noise, and its loss varies less.
-
-    The batch is one of so many equal parts of a larger one, which is spread as a whole.
-    """
-    places = part * len(times) + np.arange(len(times))
-    return (timesteps * (places + times) / (parts * len(times))).astype(int)
-
-
 class UNetStage:
     name = "unet"
     builds_on = ("vae",)
@@ -275,7 +271,7 @@ class UNetStage:
         self.networks = tuple(trained)
         self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
-        self.schedule, self.describes = options.schedule, bool(options.words)
+        self.schedule, self.describes = options.schedule, options.describes
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first

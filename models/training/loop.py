@@ -133,7 +133,9 @@ def resume(stage, states: Path) -> tuple[int, int]:
     if type(info.get("examples")) is not int or info["examples"] < 0 or info.get("stage") != stage.name:
         raise UserError(f"{path} is no training state of stage {stage.name} ({info}): move it away, or begin the stage anew with --restart")
     if lost := sorted({key.partition(".")[0] for key in arrays} - stage.learners.keys()):
-        raise UserError(f"{path} also holds what has been learnt of {', '.join(lost)}, which this command would train without and so lose")
+        raise UserError(
+            f"{path} also holds what has been learnt of {', '.join(lost)}, which would be lost: install what is named above, or --restart"
+        )
     for name, learner in stage.learners.items():
         prefix = f"{name}."
         learner.load({key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}, str(path))

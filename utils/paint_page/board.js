@@ -52,8 +52,9 @@ export class Board {
 
   down(event) {
     if (this.hand !== null) {
-      if (this.finger && event.pointerType === "touch") this.giveUp(); // a second finger: it was not meant to draw
-      return;
+      if (!this.finger || event.pointerType === "mouse") return;
+      this.giveUp(); // a second finger: it was not meant to draw; or a pen, and the finger is the palm of its hand
+      if (event.pointerType === "touch") return;
     }
     if (event.button > 0) return;
     event.preventDefault();

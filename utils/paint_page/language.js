@@ -79,6 +79,7 @@ const OPTIONS = {
   guidance: ["Follow the mask", "贴合掩码", "1 for no guidance.", "1 表示不加引导。"],
   ref_guidance: ["Follow the photo", "贴合参考图", "1 for no guidance.", "1 表示不加引导。"],
   text_guidance: ["Follow the words", "贴合文字", "1 for no guidance.", "1 表示不加引导。"],
+  text_tone: ["Light by words", "光线听文字", "Only where no photo is told.", "只在不用参考图时起作用。"],
   control_weight: ["Hold the layout", "布局约束", "How much the control network adds; 0 for none.", "控制网络的权重，0 表示不用。"],
   prompt: ["A sentence about the picture", "一句话描述画面", "", ""],
   negative_prompt: ["What is not wanted", "不想出现的内容", "", ""],

@@ -102,7 +102,14 @@ export class Painting {
   async failed(error, quick) {
     if (!(error instanceof Failure)) throw error;
     if (error.status === 0) return this.wait();
-    if (error.status === 410 && (await this.lost())) return this.paint(quick);
+    if (error.status === 410) {
+      const own = this.begin(quick);
+      const again = await this.lost().catch((failure) => failure);
+      if (this.asked !== own) return; // somebody draws on, or has stopped it
+      this.asked = null;
+      if (again instanceof Error) return this.failed(again, quick);
+      if (again) return this.paint(quick);
+    }
     this.tell({ kind: "error", error });
   }
 

@@ -46,7 +46,8 @@ def test_nothing_is_told_of_pictures_that_are_not_what_was_painted(results):
 def test_a_note_that_is_damaged_counts_for_nothing_and_the_others_for_all(results):
     note_way(PAIRS[:1], results, WAY)
     with open(record_of(results), "ab") as file:
-        file.write(b'{"pictures": {"b.jpg"\n[]\n{"pictures": 3}\n{"pictures": {"b.jpg": []}}\n\xff\n' + b"[" * 10**5 + b"\n{}\n")
+        file.write(b'{"pictures": {"b.jpg"\n[]\n{"pictures": 3}\n{"pictures": {"b.jpg": []}}\n\xff\n' + b"[" * 10**5)
+        file.write(b'\n{}\n{"pictures": {"a.jpg": 1')
     note_way(PAIRS[2:], results, WAY)
     assert otherwise(PAIRS, results, WAY | {"seed": "1"}) == ", 2 of them painted otherwise (seed 0, now 1)"
 
@@ -64,12 +65,23 @@ def test_a_way_is_the_run_as_it_is_trained_and_what_decides_how_pictures_look(tm
         told: tuple[str, ...] = ("mask", "words")
         prompt: str = ""
 
-    said = {"color_match": "lab", "amp": "float32", "seed": 0, "use_sr": False, "best_of": 1, "batch_size": 8, "sr_checkpoint": None}
-    args = Namespace(checkpoint=tmp_path / "run", options=Options(), **said)
+    @dataclass
+    class Said(Options):
+        prompts: str = ""
+
+    said = {"color_match": "lab", "amp": "float32", "seed": 0, "use_sr": False, "best_of": 1, "batch_size": 8}
+    args = Namespace(checkpoint=tmp_path / "run", options=Options(), **said, sr_checkpoint=None, sr_tile=0)
     for name, step in (("unet", 40), ("vae", 20)):
         write_safetensors(tmp_path / "run" / name / "diffusion_pytorch_model.safetensors", {"a": np.zeros(1)}, {"step": str(step)})
     shown = {"steps": "25", "told": "mask words", "prompt": "none", "color_match": "lab", "amp": "float32", "seed": "0"}
     way = {"checkpoint": f"{tmp_path}/run [unet 40, vae 20]", **shown, "use_sr": "False", "best_of": "1"}
     assert way_of(args) == way
-    assert way_of(Namespace(**vars(args) | {"use_sr": True})) == way | {"use_sr": "True", "sr_checkpoint": "newest"}
+    assert way_of(Namespace(**vars(args) | {"use_sr": True})) == way | {"use_sr": "True", "sr_checkpoint": "newest", "sr_tile": "0"}
+    best = way_of(Namespace(**vars(args) | {"checkpoint": tmp_path / "run" / "best"}))  # whose decoder is the run's
+    assert best == way | {"checkpoint": f"{tmp_path}/run/best [unet 40, vae 20]"}
+    prompts, ways = tmp_path / "prompts.json", []
+    for text in ("{}", '{"a": "dusk"}'):
+        prompts.write_text(text)
+        ways.append(way_of(Namespace(**vars(args) | {"options": Said(prompts=str(prompts))}))["prompts"])
+    assert ways[0] != ways[1] and all(str(prompts) in each for each in ways)
     assert way_of(Namespace(checkpoint=None)) == {}

@@ -9,13 +9,14 @@ import pytest
 from datasets.landscape import read_image, read_mask
 from datasets.loader import batches
 from datasets.transforms import to_array
+from models.diffusion.schedule import stratified
 from models.losses.reconstruction import l1
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import denoise
 from models.networks.pretrained import save_network
 from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.stages.joint import JointStage, LatentStatistics, normalising
-from models.stages.unet import PREVIEW, UNetStage, stratified
+from models.stages.unet import PREVIEW, UNetStage
 from models.stages.vae import start_as_averages
 from models.systems import SYSTEMS
 from models.training.learner import Learner

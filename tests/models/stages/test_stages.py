@@ -11,12 +11,13 @@ import pytest
 from datasets.landscape import read_image
 from datasets.loader import stack
 from datasets.transforms import to_array
+from models.diffusion.schedule import stratified
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
 from models.networks.pretrained import initialise, load_network, save_network
 from models.stages.latents import bring_to_scale, measure_latents
 from models.stages.segformer import SegformerStage, zoomed
-from models.stages.unet import UNetStage, stratified
+from models.stages.unet import UNetStage
 from models.stages.vae import OPPONENT, VAEStage
 from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
