@@ -37,6 +37,17 @@ class TrainingError(UserError):
     status = 1
 
 
+def open_standard_streams() -> None:
+    """Opens what the caller has closed of stdin, stdout and stderr (`2>&-`), as nothing: else the next file that is opened would be in its
+    place, and what is printed, by a library too, would be written into that file."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  (it stays open)
+
+
 def or_exit(function):
     """What `function` returns; a UserError it raises ends the process with its message on stderr and its exit status.
 
@@ -44,8 +55,9 @@ def or_exit(function):
     KeyboardInterrupt that nobody has caught, with the signal's number or that of Ctrl-C, ends it with a word, and a reader of its output
     that has gone (`| head`) without one. What the terminal cannot show of names and signs is shown as numbers.
     """
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # it is closed, or not a file
+        with suppress(AttributeError):  # it is not a file
             stream.reconfigure(errors="backslashreplace")
     try:
         return function()

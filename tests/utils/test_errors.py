@@ -36,6 +36,28 @@ def test_what_is_not_ours_to_mend_is_said_in_a_sentence(capsys, error, status, s
     assert (ended.value.code, capsys.readouterr().err) == (status, said)
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-", ""])
+def test_what_is_printed_where_nobody_listens_goes_into_no_file(tmp_path, closed):
+    """A file that is opened next would have the number of a stream that the caller has closed, which libraries write to."""
+    script = """
+import os, sys
+from utils.errors import or_exit
+or_exit(lambda: None)
+with open(sys.argv[1], "w") as file:
+    os.write(2, b"a library's warning")
+    print("progress", file=sys.stderr, flush=True)
+    print("result", flush=True)
+    os.system("echo of another program >&2")
+    file.write(f"{file.fileno() > 2} {sys.stdin.read()!r}")
+"""
+    command = f'exec "$0" -c "$1" "$2" </dev/null {closed}'
+    done = subprocess.run(["bash", "-c", command, sys.executable, script, tmp_path / "file"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == "True ''"
+    assert done.stderr == ("" if "2>&-" in closed else "a library's warningprogress\nof another program\n")
+    assert done.stdout == ("" if ">&- " in closed else "result\n")
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.EBADF, "ours")])
 def test_what_is_ours_is_not_hidden(error):
     with pytest.raises(type(error), match="ours"):
