@@ -70,12 +70,12 @@ DIFFUSION = {
 
 # `base` is the shape and the training of the published system, 300 epochs of 43,294 pictures; its text encoder is CLIP ViT-B/32
 # (--unet_text_encoder), its autoencoder Stable Diffusion v1's (--init_vae). The way up attends where the way down does.
-ALONE = {"words": 2}
+ALONE = {"words": 2, "linear_start": 0}
 TEXT = {
     "base": {
         "vae": VAEStage.Options(width=256, height=256),
         "unet": UNetStage.Options(
-            **ALONE, linear_start=0, width=256, height=256, channels=(256, 384, 512, 768), attention=(1, 0, 1, 0), cross_attention_dim=512,
+            **ALONE, width=256, height=256, channels=(256, 384, 512, 768), attention=(1, 0, 1, 0), cross_attention_dim=512,
             text_channels=512, text_layers=6, steps=101_000, batch_size=64, accumulate=2,
         ),
         "style": StyleStage.Options(width=256, height=256),

@@ -223,24 +223,17 @@ class Conditioner(nn.Module):
         for name in self.config.conditions:
             arrays = {argument: as_var(array) for argument, array in given[name].items()}
             parts[name] = getattr(self, f"{name}_encoder")(**arrays)
-        told = parts["words"].statistics if "words" in parts else None
+        expected_mean = None
         if {"reference", "words"} <= parts.keys():  # one set of statistics, and not the sum of two
-            unknown = 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
+            told, unknown = parts["words"].statistics, 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
             parts["words"] = parts["words"]._replace(statistics=told * unknown)
+            expected_mean = self.expected_mean(told) if self.config.linear_start else None
         conditions = joined(list(parts.values()))
         if self.config.linear_start:
-            conditions = conditions._replace(prior=self.prior(given, conditions.shares, told))
-        return conditions
-
-    def prior(self, given: Given, shares: jt.Var | None, told: jt.Var | None) -> tuple[jt.Var, jt.Var]:
-        """What the latents are expected to be by the linear start. told: statistics [B, S] by words, where there are any."""
-        expected_mean = None if told is None else self.expected_mean(told)
-        if "reference" in given:
             latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
-            return self.linear_start.prior(shares, latents.reshape(*latents.shape[:2], -1).mean(dim=2), known, expected_mean)
-        # Words alone: no class is told anywhere, and no reference, whose mean then counts for nothing
-        nowhere = jt.zeros(told.shape[0], self.config.num_classes, *self.config.linear_start)
-        return self.linear_start.prior(nowhere, expected_mean, jt.zeros(told.shape[0]), expected_mean)
+            mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
+            conditions = conditions._replace(prior=self.linear_start.prior(conditions.shares, mean, known, expected_mean))
+        return conditions
 
     def expected_mean(self, told: jt.Var) -> jt.Var:
         """The mean of a picture's latents [B, 4] by the statistics [B, S] that words tell. The last of these is about 1 where a caption

@@ -22,9 +22,8 @@ class TextOptions(PaintingOptions):
     text_guidance: float = option(8.0, "scale for words, 1 for none")
 
     def faults(self) -> list[str]:
-        strange = [
-            f"--{name}" for name in ("guidance", "ref_guidance", "ref_start", "told") if getattr(self, name) != getattr(TextOptions, name)
-        ]
+        others = ("guidance", "ref_guidance", "ref_start", "told", "text_tone")
+        strange = [f"--{name}" for name in others if getattr(self, name) != getattr(TextOptions, name)]
         return super().faults() + ([f"{', '.join(strange)}: this run knows neither masks nor references"] if strange else [])
 
 

@@ -67,7 +67,7 @@ class StyleStage(UNetStage):
     def __init__(self, options: StyleOptions, folder: Path):
         run, self.style, self.pictures = folder.parent.parent, folder.name, options.pictures
         self.options = replace(options_beside(run, options), empty_captions=0.0)
-        self.folder, self.schedule, self.describes = folder, self.options.schedule, self.options.describes
+        self.folder, self.schedule = folder, self.options.schedule
         self.vae = load_network(AutoencoderKL, AutoencoderKLConfig, run / "vae")
         begun = LatentDiffusion.of(self.options, self.vae, run)
         self.unet, self.conditioner, self.words = adapt(begun.unet, options.rank), begun.conditioner, begun.words

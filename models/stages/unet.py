@@ -15,7 +15,7 @@ from datasets.pairs import Pair
 from datasets.transforms import class_shares, random_crop
 from models.diffusion.schedule import NOISE_SCHEDULES, PREDICTION_TYPES, NoiseSchedule, stratified
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
-from models.networks.conditioner import LEFT_OUT, UNKNOWN, Conditioner, ConditionerConfig, Given, as_var, denoise, reference_statistics
+from models.networks.conditioner import LEFT_OUT, Conditioner, ConditionerConfig, Given, as_var, denoise, reference_statistics
 from models.networks.pretrained import load_network, published_schedule
 from models.networks.text_encoder import LEAST_VOCABULARY, Words, load_text_encoder, small_text_encoder, text_channels
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
@@ -72,11 +72,6 @@ class UNetOptions(StageOptions):
     @property
     def conditions(self) -> tuple[str, ...]:
         return CONDITIONS[self.words]
-
-    @property
-    def describes(self) -> bool:
-        """Whether words learn to tell what a reference would: not in a run of words alone without a linear start, as published."""
-        return self.words == 1 or (self.words == 2 and self.linear_start == 1)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -144,6 +139,8 @@ class UNetOptions(StageOptions):
         faults = []
         if self.words != 2 and "style" in others:  # of system text, whose painter has no masks
             faults.append(f"--unet_words {self.words}: system text is of captions alone; --system diffusion trains with masks too")
+        if self.words == 2 and self.linear_start:
+            faults.append("--unet_words 2: the linear start is one from mask and reference; give --unet_linear_start 0 too")
         if self.text_encoder and not self.words:
             faults.append("--unet_text_encoder reads captions, which --unet_words 1 would train on")
         if self.text_encoder and not Path(self.text_encoder).is_dir():
@@ -190,19 +187,14 @@ class LatentPairs:
         """Latents [4, h, w] and class shares [29, h, w] of up to STATISTICS of the pictures, an even spread."""
         for i in spread(len(self), STATISTICS):
             mean, _ = self.posterior(int(i), flip=0)
-            alone = self.options.words == 2
-            mask = np.full(self.options.size[::-1], UNKNOWN) if alone else read_mask(self.pairs[i].mask, self.options.size)
-            yield mean, class_shares(mask, self.options.height // mean.shape[1])
+            yield mean, class_shares(read_mask(self.pairs[i].mask, self.options.size), self.options.height // mean.shape[1])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """latent and noise: float32 [4, h, w]; time: 0..1, for `stratified`; what `mask_and_reference` gives; and what the text encoder
-        takes of one of the picture's captions, or of the empty one, and described: 1, or 0 where it is the empty one. With words alone
-        reference and colors are of the picture, for these to be described."""
+        takes of one of the picture's captions, or of the empty one, and described: 1, or 0 where it is the empty one."""
         flip = int(rng.integers(2))
         mean, std = self.posterior(index, flip)
-        given, alone = {"reference": mean, "colors": self.latents.colors(index)}, False
-        if self.options.words != 2:
-            given, alone = self.mask_and_reference(index, flip, rng)
+        given, alone = ({}, False) if self.options.words == 2 else self.mask_and_reference(index, flip, rng)
         example = {
             "latent": mean + std * rng.standard_normal(mean.shape, np.float32),
             "noise": rng.standard_normal(mean.shape, np.float32),
@@ -271,7 +263,7 @@ class UNetStage:
         self.networks = tuple(trained)
         self.columns = UNetStage.columns[-2:] if options.words == 2 else UNetStage.columns
         self.learners = {"unet": Learner(trained, options.recipe)}
-        self.schedule, self.describes = options.schedule, options.describes
+        self.schedule, self.describes = options.schedule, options.words == 1
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[LatentPairs, LatentPairs]:
         """Brings the autoencoder's latents to unit variance if nobody has, encodes what is not in the cache, which takes minutes the first
@@ -306,7 +298,7 @@ class UNetStage:
 
     def losses(self, batch: dict[str, np.ndarray], step: int = 0) -> dict[str, jt.Var]:
         """Scalars by name; `loss` is what is minimised: the squared error of the prediction with Min-SNR weights (Hang et al. 2023), with
-        words the error of what they tell of the photo, and from a step on the distance of what it would look like."""
+        words beside references the error of what they tell of these, and from a step on the distance of what it would look like."""
         t = stratified(batch["time"], self.schedule.num_train_timesteps, parallel.RANK, parallel.SIZE)
         given = self.given(batch)
         noisy, output = self.prediction(batch, given, t)

@@ -7,7 +7,7 @@ import pytest
 from models.networks.controlnet import ControlNetConfig, ControlNetModel, control_config, control_of, controlled, load_control
 from models.networks.layers import own_weights
 from models.networks.pretrained import WEIGHTS, initialise, save_network
-from models.training.learner import kept
+from models.training.learner import unfrozen
 from tests.golden.networks import CONTROL, TIMESTEPS, UNETS, control_mask, gradient_summary, normal, weights
 from tests.models.networks.test_lora import close
 from tests.models.networks.test_unet_2d_condition import GOLDEN, shapes, tiny_unet
@@ -76,9 +76,9 @@ def test_a_new_one_begins_as_the_unet_adds_nothing_and_goes_round(rank, tmp_path
 def test_the_low_rank_form_is_small_and_has_the_weights_of_the_unet(tmp_path):
     unet, _ = tiny_unet("ours")
     full, small = new_control(unet, 0), new_control(unet, 2)
-    assert kept(full).keys() == own_weights(full).keys() == full.state_dict().keys()
-    assert kept(small).keys() == own_weights(small).keys()
-    assert {name.split(".")[0] for name in kept(small) if not name.endswith(("lora_down.weight", "lora_up.weight"))} == {
+    assert unfrozen(full).keys() == own_weights(full).keys() == full.state_dict().keys()
+    assert unfrozen(small).keys() == own_weights(small).keys()
+    assert {name.split(".")[0] for name in unfrozen(small) if not name.endswith(("lora_down.weight", "lora_up.weight"))} == {
         "controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block",
     }  # fmt: skip
     sizes = []

@@ -11,7 +11,7 @@ import pytest
 from models.networks.efficientnet_lite import lite_features, load_efficientnet_lite
 from models.networks.layers import autocast
 from models.networks.weights import LITE0, LITE1, packaged_weights
-from models.training.learner import kept
+from models.training.learner import unfrozen
 from tests.golden.networks import lite_pictures
 from utils.checkpoint import read_weights, write_safetensors
 from utils.errors import UserError
@@ -57,7 +57,7 @@ def test_maps_are_those_asked_for_and_nothing_is_trained(network):
     x = jt.array(lite_pictures("even") / np.float32(255))
     for y, i in zip(network.features(x, (5, 2)), (2, 5), strict=True):  # in the network's order
         assert np.array_equal(y.numpy(), network.features(x, [i])[0].numpy())
-    assert all(weight.is_stop_grad() for weight in network.parameters()) and not kept(network)
+    assert all(weight.is_stop_grad() for weight in network.parameters()) and not unfrozen(network)
 
 
 def test_mixed_precision_around_it_changes_nothing(network):

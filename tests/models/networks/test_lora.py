@@ -11,7 +11,7 @@ from models.networks.lora import adapt, adapter_of, merge, unmerge
 from models.networks.lora_files import read_adapter, write_adapter
 from models.networks.text_encoder import small_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from models.training.learner import kept
+from models.training.learner import unfrozen
 from tests.golden.networks import LORA, LORA_LAYERS, TIMESTEPS, UNETS, gradient_summary, normal, weights
 from tests.models.networks.test_unet_2d_condition import GOLDEN, tiny_unet
 from utils.checkpoint import load_vars, module_arrays, read_metadata, read_weights, write_safetensors
@@ -27,7 +27,7 @@ def adapted_unet():
     """The UNet "ours" with the adapter that the reference values were measured with."""
     unet, inputs = tiny_unet("ours")
     adapt(unet, LORA["rank"], LORA["alpha"] / LORA["rank"], LORA_LAYERS)
-    own = kept(unet)
+    own = unfrozen(unet)
     load_vars(own, weights({name: tuple(var.shape) for name, var in own.items()}), "networks.py", "the adapter")
     return unet, inputs
 
@@ -38,7 +38,7 @@ def close(a, b, tolerance=1e-5):
 
 def test_output_and_gradients_agree_with_peft_and_the_rest_is_frozen(golden):
     unet, inputs = adapted_unet()
-    own = kept(unet)
+    own = unfrozen(unet)
     assert {name.rsplit(".", 2)[0] for name in own} == {*LORA_LAYERS} and len(own) == 2 * len(LORA_LAYERS)
     assert {name for name, var in unet.named_parameters() if not var.is_stop_grad()} == own.keys()
     output = unet(timestep=TIMESTEPS, **inputs)

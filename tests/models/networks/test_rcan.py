@@ -12,7 +12,7 @@ from models.networks.pretrained import initialise
 from models.networks.rcan import RCAN, RCANConfig, double, double_in_tiles
 from models.networks.recompute import recomputation
 from models.stages.rcan import start_as_interpolation
-from models.training.learner import kept
+from models.training.learner import unfrozen
 from tests.golden import networks
 from tests.golden.networks import gradient_summary, normal, rcan_input, weights
 from utils.checkpoint import load_vars, module_arrays, write_safetensors
@@ -28,12 +28,12 @@ def shapes(variables):
 @pytest.fixture
 def network():
     network = RCAN(RCANConfig(**networks.RCAN))
-    load_vars(kept(network), weights(shapes(kept(network))), "networks.py", "RCAN")
+    load_vars(unfrozen(network), weights(shapes(unfrozen(network))), "networks.py", "RCAN")
     return network
 
 
 def output_and_gradients(network):
-    x, trained = jt.array(rcan_input()), kept(network)
+    x, trained = jt.array(rcan_input()), unfrozen(network)
     output = network(x)
     gradients = jt.grad((output * jt.array(normal("rcan", *output.shape))).sum(), [x, *trained.values()])
     by_x, *by_weights = (gradient.numpy() for gradient in gradients)
@@ -54,11 +54,11 @@ def test_names_shapes_and_number_of_the_published_weights():
     assert shapes(network.state_dict()) == json.loads(str(GOLDEN["names"]))
     count = {
         name: sum(int(np.prod(weight.shape)) for weight in part.values())
-        for name, part in (("all", network.state_dict()), ("trained", kept(network)))
+        for name, part in (("all", network.state_dict()), ("trained", unfrozen(network)))
     }
     assert count == {"all": 15_444_667, "trained": 15_444_643}
     assert {"head.0.weight", "body.9.body.19.body.3.conv_du.2.bias", "body.9.body.20.weight", "body.10.weight", "tail.0.0.bias"} <= {
-        *kept(network)
+        *unfrozen(network)
     }
 
 

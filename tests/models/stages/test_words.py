@@ -142,22 +142,6 @@ def test_what_words_tell_of_photos_is_learnt(described, tmp_path):
     assert np.isfinite(alone["loss"]) and alone["description"] > 0
 
 
-def test_words_alone_tell_of_photos_too_and_have_a_linear_start(described, tmp_path):
-    stage = begun(tmp_path, replace(WORDS, words=2))
-    training_set, _ = stage.datasets([replace(pair, mask=None) for pair in described], [])
-    examples = [training_set.example(i, np.random.default_rng(i)) for i in (0, 2)]
-    assert any(np.array_equal(examples[0]["reference"], training_set.posterior(0, flip)[0]) for flip in range(2))
-    start, batch = stage.conditioner.linear_start, stack(examples)
-    assert start.is_measured() and not start.classes.numpy().any()
-    found = [stage.train_step([batch], step)["description"] for step in range(20)]
-    assert 0 < found[-1] < 0.6 * found[0]
-    conditions = stage.conditioner(stage.given(batch))
-    prior, told = conditions.prior[0].numpy(), conditions.statistics.numpy()
-    np.testing.assert_allclose(prior, np.broadcast_to(prior[..., :1, :1], (2, 4, 8, 12)))
-    np.testing.assert_allclose(prior[..., 0, 0], told[:, :4] + (1 - told[:, -1:]) * start.mean.numpy(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(conditions.prior[1].numpy()[0], start.power.numpy()[0], rtol=1e-5)
-
-
 def paint(painter, which=slice(None), captions=("a lake at dusk", "hills in the snow"), **changed):
     rng = np.random.default_rng(0)
     masks, photos = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
@@ -296,6 +280,7 @@ def test_faults_of_words_are_told(described, tmp_path):
     for changed, name in (
         ({"words": 0, "text_encoder": str(tmp_path)}, "--unet_words 1"),
         ({"text_encoder": str(tmp_path / "x")}, "no folder"),
+        ({"words": 2}, "--unet_linear_start 0"),
         ({"text_channels": 17}, "--unet_heads"),
     ):
         assert name in "; ".join(replace(WORDS, **changed).faults(others))
