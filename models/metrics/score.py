@@ -26,6 +26,7 @@ from models.networks.lpips import load_lpips, lpips
 from models.networks.weights import ALEXNET, ALEXNET_LPIPS, MissingWeights, find_any, find_weights
 from models.painters.record import ways_of
 from utils.checkpoint import write_json
+from utils.files import remove_leftovers
 from utils.rows import Rows, digest, measured
 
 COLUMNS = ("mask accuracy", "aesthetic", "style", "FID", "total")
@@ -323,6 +324,7 @@ def score_folder(
     if truths:
         check_results(pairs, truths)
     output = folder.with_name(folder.name + "-score")
+    remove_leftovers(output, "*")
     pictures = Pictures(pairs, folder, find_photos(img_path), truths, judge, weights, style_metric, output / "cache", size)
     facts = {"pictures": f"{len(pairs)} of {folder}", "references": str(img_path)}
     painted = Counter(way["checkpoint"] for way in ways_of(pairs, folder) if "checkpoint" in way)

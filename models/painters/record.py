@@ -23,12 +23,14 @@ def way_of(args: argparse.Namespace) -> dict[str, str]:
     trained, and the options of MainTest.py and of the painter. {} where there is no run."""
     if args.checkpoint is None:
         return {}
-    run = run_of(args.checkpoint.resolve())
-    folders = sorted(path.parent for path in run.rglob(WEIGHTS))
-    steps = ", ".join(f"{folder.relative_to(run)} {exported_step(folder)}" for folder in folders)
-    way = {"checkpoint": f"{args.checkpoint.resolve()} [{steps}]", **asdict(args.options)}
+    checkpoint, run = args.checkpoint.resolve(), run_of(args.checkpoint)
+    folders = sorted(path.parent.relative_to(run) for path in run.rglob(WEIGHTS))
+    used = [folder for folder in folders if checkpoint != run or folder.parts[0] != "best"]  # the best ones decode by the run's decoder
+    steps = ", ".join(f"{folder} {exported_step(run / folder)}" for folder in used)
+    way = {"checkpoint": f"{checkpoint} [{steps}]", **asdict(args.options)}
     if way.get("prompts"):
-        way["prompts"] = f"{way['prompts']} [{checksum(Path(way['prompts']))}]"
+        with suppress(OSError, ValueError):  # who reads the prompts says it
+            way["prompts"] = f"{way['prompts']} [{checksum(Path(way['prompts']))}]"
     way |= {name: getattr(args, name) for name in ("color_match", "amp", "seed", "use_sr", "best_of")}
     way |= {"sr_checkpoint": args.sr_checkpoint or "newest", "sr_tile": args.sr_tile} if args.use_sr else {}
     way |= {"best_by": args.best_by, "style_metric": args.style_metric, "judge": args.judge or "newest"} if args.best_of > 1 else {}

@@ -71,17 +71,19 @@ def test_a_way_is_the_run_as_it_is_trained_and_what_decides_how_pictures_look(tm
 
     said = {"color_match": "lab", "amp": "float32", "seed": 0, "use_sr": False, "best_of": 1, "batch_size": 8}
     args = Namespace(checkpoint=tmp_path / "run", options=Options(), **said, sr_checkpoint=None, sr_tile=0)
-    for name, step in (("unet", 40), ("vae", 20)):
+    for name, step in (("unet", 40), ("vae", 20), ("best/unet", 30)):
         write_safetensors(tmp_path / "run" / name / "diffusion_pytorch_model.safetensors", {"a": np.zeros(1)}, {"step": str(step)})
     shown = {"steps": "25", "told": "mask words", "prompt": "none", "color_match": "lab", "amp": "float32", "seed": "0"}
     way = {"checkpoint": f"{tmp_path}/run [unet 40, vae 20]", **shown, "use_sr": "False", "best_of": "1"}
     assert way_of(args) == way
     assert way_of(Namespace(**vars(args) | {"use_sr": True})) == way | {"use_sr": "True", "sr_checkpoint": "newest", "sr_tile": "0"}
     best = way_of(Namespace(**vars(args) | {"checkpoint": tmp_path / "run" / "best"}))  # whose decoder is the run's
-    assert best == way | {"checkpoint": f"{tmp_path}/run/best [unet 40, vae 20]"}
+    assert best == way | {"checkpoint": f"{tmp_path}/run/best [best/unet 30, unet 40, vae 20]"}
     prompts, ways = tmp_path / "prompts.json", []
     for text in ("{}", '{"a": "dusk"}'):
         prompts.write_text(text)
         ways.append(way_of(Namespace(**vars(args) | {"options": Said(prompts=str(prompts))}))["prompts"])
     assert ways[0] != ways[1] and all(str(prompts) in each for each in ways)
+    for missing in ("x" * 300, " ", str(tmp_path), "\0"):
+        assert way_of(Namespace(**vars(args) | {"options": Said(prompts=missing)}))["prompts"] == missing
     assert way_of(Namespace(checkpoint=None)) == {}
