@@ -80,7 +80,7 @@ def held(data):
 def plain_page(browser, held):
     held.may.set()
     with window(browser, held.address) as page:
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         yield page
 
 
@@ -229,11 +229,10 @@ def test_a_stroke_that_changes_nothing_costs_no_picture(page, plain_page):
     drag(page, (0.3, 0.3))
     settle(page)
     page.mouse.down()  # and rests
-    page.wait_for_selector("#picture[data-quality=quick]")
-    page.wait_for_selector("#stop", state="hidden", timeout=10_000)
+    page.wait_for_selector("#picture[data-quality=quick]", timeout=60_000)
+    page.wait_for_selector("#stop", state="hidden", timeout=60_000)
     page.mouse.up()
-    settle(page)
-    assert page.get_attribute("#picture", "data-quality") == "final"
+    page.wait_for_selector("#picture[data-quality=final]", timeout=60_000)
 
     choose(plain_page, "rock")
     for _ in range(2):
