@@ -147,7 +147,8 @@ def has_trained(result: subprocess.CompletedProcess) -> bool:
 
 def said_to_be_full(result: subprocess.CompletedProcess) -> None:
     """Raises Failure where a command that could not end does not say, last and in a sentence, that a disk is full."""
-    lines = re.split(r"[\r\n]+", result.stderr.strip())
+    ours = re.split(r"^-{60,}$", result.stderr, flags=re.MULTILINE)[0]  # what mpirun has to add stands between lines of dashes
+    lines = re.split(r"[\r\n]+", ours.strip())
     if "disk full" not in lines[-1] and "No space left" not in lines[-1]:
         raise Failure(f"a full disk is not said: {result.stderr[-1500:]}")
 
