@@ -17,13 +17,13 @@ export class Painting {
     this.asked = null; // the AbortController of what the server is doing
     this.quick = false; // whether that is a quick one
     this.stale = false; // whether the mask has changed since a quick one was asked for
-    this.timer = 0;
+    this.timer = 0; // that of the real picture, while the hand rests; 0 for none
     this.away = false;
   }
 
   /** The mask is being changed. */
   drawing() {
-    clearTimeout(this.timer);
+    this.wakes();
     if (!this.quickly || this.away) return;
     if (this.asked && this.quick) this.stale = true;
     else this.paint(true);
@@ -31,12 +31,18 @@ export class Painting {
 
   /** Something has changed, and may change again soon. */
   soon() {
-    clearTimeout(this.timer);
+    this.wakes();
     this.timer = setTimeout(() => this.paint(false), REST);
   }
 
-  stop() {
+  /** The hand does not rest any more. */
+  wakes() {
     clearTimeout(this.timer);
+    this.timer = 0;
+  }
+
+  stop() {
+    this.wakes();
     this.asked?.abort();
     this.asked = null;
   }
@@ -53,7 +59,7 @@ export class Painting {
       return this.failed(error, quick);
     }
     if (!last) return;
-    if (quick && this.stale) this.paint(true);
+    if (quick && this.stale && !this.timer) this.paint(true); // with one, the real picture comes in a moment, and would be given up
     else if (last.event === "superseded") this.tell({ kind: "superseded" });
     else this.tell({ kind: quick ? "first_look" : "done", seconds: last.seconds, seed: request.seed });
   }
