@@ -81,7 +81,6 @@ def parse_arguments() -> argparse.Namespace:
         args.input_path, args.img_path = (trained_on(checkpoint) or p if p == BUILT_IN else p for p in (args.input_path, args.img_path))
     args.checkpoint, args.find_pairs, args.options = checkpoint, painter.find_pairs, painter.Options(**given(args, painter.Options, ""))
     args.color_match = args.color_match or usual_color(painter, args.options)
-    args.way = way_of(args)
     return args
 
 
@@ -174,6 +173,7 @@ def main() -> None:
             larger = find_super_resolution(args.sr_checkpoint, args.sr_tile, CHECKPOINTS) if args.use_sr or args.scale else None
             if args.serve:
                 return serve(pairs, judge, larger, args)
+            args.way = way_of(args)
             there = [] if args.overwrite else kept(pairs, args.output_path)
             if there:
                 others = otherwise(there, args.output_path, args.way)

@@ -25,7 +25,7 @@ from models.systems import SYSTEMS
 from models.training.run import choose_run, read_best, read_run
 from tests.damage import bomb, damage, mirror
 from tests.fuzz_base import OPTIONAL, Base
-from tests.hostile import ROOT, Failure, alike, answered, arguments_of, asked, contents, finished, options_of, same_score
+from tests.hostile import ROOT, Failure, alike, answered, arguments_of, asked, contents, finished, options_of, same_files, same_score
 from utils.checkpoint import read_training_state, read_weights
 from utils.logger import RunLog
 
@@ -167,8 +167,7 @@ def damaged_results(base: Base, chance: random.Random, place: Path, note: Callab
     before = contents(results)
     result = answered(*base.painting(base.run, results), "--zip")
     after = contents(results)
-    if any(after.get(name) != content for name, content in before.items()):
-        raise Failure("pictures that were there have changed")
+    same_files(before, after)
     if result.returncode == 0:
         asked(lambda: MainTest.kept(find_test_pairs(base.data, base.data), results), must=True)
     elif after != before or (place / "results.zip").exists():

@@ -86,9 +86,9 @@ def finished(*command: str) -> None:
         raise Failure(f"ends with {result.returncode}: {result.stderr[-1500:]}")
 
 
-def answered(*command: str) -> subprocess.CompletedProcess:
-    """The same, which must succeed, or say in a sentence why not."""
-    result = ended(*command)
+def answered(*command: str, **disturbed) -> subprocess.CompletedProcess:
+    """The same, disturbed as `ended` has it, which must succeed, or say in a sentence why not."""
+    result = ended(*command, **disturbed)
     if result.returncode not in (0, 1, 2) or (result.returncode and not result.stderr.strip()):
         raise Failure(f"ends with {result.returncode} and says {result.stderr[-1500:]!r}")
     return result
@@ -123,6 +123,13 @@ def alike(one: dict[str, bytes], two: dict[str, bytes]) -> None:
             one.pop(name, None), two.pop(name, None)
     if one != two:
         raise Failure(f"differs in {', '.join(sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)))}")
+
+
+def same_files(before: dict[str, bytes], after: dict[str, bytes]) -> None:
+    """Raises Failure where something that was there is gone or another."""
+    lost = [name for name in before if after.get(name) != before[name]]
+    if lost:
+        raise Failure(f"changed or gone: {', '.join(lost)}")
 
 
 def same_score(folder: Path, other: Path) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+UNFORESEEN = "Something went wrong; the terminal says what.", "internal"  # and its kind, as `Refused` has it
 CONNECTIONS = 64  # at once
 LARGE, LARGE_BODIES = 2**20, 4  # bytes above which a body is large, and how many of those are received at once
 REQUEST_SECONDS = 20.0  # for a whole request to come in
@@ -212,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:
             print(f"{self.command} {self.path[:100]!r} could not be answered: {type(error).__name__}: {error}", file=sys.stderr)
-            self.refuse(Refused(500, "Something went wrong; the terminal says what.", "internal"))
+            self.refuse(Refused(500, *UNFORESEEN))
         else:
             self.reply(200, reply)
 

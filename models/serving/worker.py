@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from utils.errors import UserError, telling_of_memory
+from utils.web import UNFORESEEN
 
 LESS_MEMORY = "start with --amp bfloat16, or with an option of the painter that takes less (--help)"
 SUPERSEDED = {"event": "superseded"}
@@ -49,7 +50,8 @@ class Job:
             self.end({"event": "error", "error": str(error)})
         except Exception as error:
             print(f"A request could not be answered: {type(error).__name__}: {error}", file=sys.stderr)
-            self.end({"event": "error", "error": "Something went wrong; the terminal says what.", "kind": "internal"})
+            sentence, kind = UNFORESEEN
+            self.end({"event": "error", "error": sentence, "kind": kind})
 
 
 class Worker:

@@ -35,8 +35,9 @@ class SeenEstimates:
         the mean over the parts of what is returned is its mean distance.
         """
         count = max(1, parts * len(t) // SHARE)
-        least = [i for i in np.argsort(t)[: max(0, count - part * len(t))] if self.schedule.snr(t[i : i + 1]).item() >= LEAST_SNR]
-        if not least or self.distance is None:
+        least = np.argsort(t)[: max(0, count - part * len(t))]
+        least = least[self.schedule.snr(t).reshape(-1)[least] >= LEAST_SNR]
+        if not len(least) or self.distance is None:
             return jt.zeros(1)
         estimate, _ = Denoiser(lambda x, t: output[least], self.schedule, self.prediction_type).predict(noisy[least], t[least])
         with jt.no_grad():

@@ -31,7 +31,7 @@ class StageOptions:
         return []
 
     def for_published_weights(self, weights: dict[str, Path], said: dict) -> "StageOptions":
-        """With what the command line says, of a stage whose networks, by name, start from published weights (--init_<network>)."""
+        """With what the command line says, of a stage of whose networks these, by name, start from published weights (--init_<network>)."""
         return replace(self, **said)
 
     @property

@@ -146,8 +146,7 @@ def choose_run(args: argparse.Namespace, folder: Path, name: str, systems: dict[
         said = fields.given(args, StageOptions, "") if stage.name in stages else {}
         said |= fields.given(args, stage.Options, f"{stage.name}_")
         published = published_weights(args, stage) if stage.name not in begun - anew else {}
-        chosen = options[stage.name]
-        options[stage.name] = chosen.for_published_weights(published, said) if published else replace(chosen, **said)
+        options[stage.name] = options[stage.name].for_published_weights(published, said)
     own = {key: resolved(getattr(args, key)) for key in OWN if getattr(args, key) is not None}
     run = replace(stored or Run(folder, name, preset, options), system=name, preset=preset, options=options, **own)
     check_options(options, stages)
