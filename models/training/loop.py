@@ -81,7 +81,8 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
     with closing(log) if log else nullcontext(), closing(stream), bar, stop.finishing():
         metrics = evaluated(start) if missed and parallel.MAIN else {}
         done, to_save, fault = start, False, None
-        while done < options.steps and not parallel.anywhere(stop.wanted):
+        stopping = parallel.anywhere(stop.wanted)
+        while done < options.steps and not stopping:
             begun = time.monotonic()
             try:
                 micro_batches = list(islice(stream, options.accumulate))
@@ -112,8 +113,6 @@ def train(stage, pairs: tuple[list[Pair], list[Pair]], run: Run, later: list[str
                 if parallel.MAIN:
                     save(stage, folder, done, examples)
                 to_save = False
-            if stopping:
-                break
     stopped = parallel.anywhere(stop.wanted)  # which waits for the last save: what comes next reads it
     if fault is not None:
         print(f"Stage {stage.name} could not go on after step {done}. What was done is saved.", file=sys.stderr)
@@ -132,9 +131,15 @@ def resume(stage, states: Path) -> tuple[int, int]:
     arrays, info = read_training_state(path)
     if type(info.get("examples")) is not int or info["examples"] < 0 or info.get("stage") != stage.name:
         raise UserError(f"{path} is no training state of stage {stage.name} ({info}): move it away, or begin the stage anew with --restart")
-    if lost := sorted({key.partition(".")[0] for key in arrays} - stage.learners.keys()):
+    stored = {key.partition(".")[0] for key in arrays}
+    if lost := sorted(stored - stage.learners.keys()):
         raise UserError(
             f"{path} also holds what has been learnt of {', '.join(lost)}, which would be lost: install what is named above, or --restart"
+        )
+    if new := sorted(stage.learners.keys() - stored):
+        raise UserError(
+            f"{path} holds nothing of {', '.join(new)}, as what that needs was not installed when the stage began: begin it anew with "
+            "--restart, or take that away again"
         )
     for name, learner in stage.learners.items():
         prefix = f"{name}."

@@ -22,6 +22,7 @@ from models.training import loop
 from tests.models.training.toy_gan import OPTIONS, Network, Shape, trained
 from utils.errors import TrainingError, UserError
 from utils.optimizer import AdamW
+from utils.stop import Stop
 
 TOY = Path(__file__).with_name("toy_gan.py")
 
@@ -203,6 +204,28 @@ def test_a_stop_saves_before_it_validates_or_paints(tmp_path, moment):
     assert [line["step"] for line in lines(tmp_path / "run") if "val_radius" in line] == [4, 8, 12]
 
 
+class LateStop(Stop):
+    """Is wanted from when it is asked for the so-manieth time on."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.left = number
+
+    @property
+    def wanted(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("number", range(2, 9))
+def test_whenever_a_stop_comes_the_last_step_is_saved(tmp_path, number):
+    """One that came just after it had been asked for left without saving, and said that all was saved."""
+    assert not trained(tmp_path / "run", replace(OPTIONS, save_every=12, validate_every=12), stop=LateStop(number))
+    (newest,) = states(tmp_path / "run")
+    done = max(line["step"] for line in lines(tmp_path / "run"))
+    assert newest == f"step-{done:08d}.safetensors"
+
+
 def test_a_stop_in_the_last_step_leaves_the_last_validation_for_later(tmp_path):
     def stop_at_the_end(stage):
         step = stage.train_step
@@ -256,6 +279,17 @@ def test_what_a_command_would_train_without_is_not_lost(whole, tmp_path):
     with pytest.raises(UserError, match=r"step-00000012.*learnt of discriminator"):
         trained(tmp_path / "run", replace(OPTIONS, steps=16), lambda stage: stage.learners.pop("discriminator"))
     assert final_state(tmp_path / "run") == final_state(whole)
+
+
+def test_what_a_command_would_train_that_the_run_has_not_is_said_in_a_sentence(tmp_path):
+    """As where the package of a discriminator's features was installed after the run had begun without."""
+    assert trained(tmp_path / "run", change=lambda stage: (stage.learners.pop("discriminator"), setattr(stage, "train_step", alone(stage))))
+    with pytest.raises(UserError, match=r"step-00000012\.safetensors holds nothing of discriminator, .*--restart"):
+        trained(tmp_path / "run", replace(OPTIONS, steps=16))
+
+
+def alone(stage):
+    return lambda batches, step: stage.learners["generator"].step(stage.generator_loss, batches, step)
 
 
 def test_a_step_without_a_finite_gradient_moves_no_average():

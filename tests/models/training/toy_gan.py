@@ -99,10 +99,10 @@ class ToyGAN:
 OPTIONS = StageOptions(steps=12, batch_size=4, validate_every=4, preview_every=12, save_every=4)
 
 
-def trained(folder: Path, options: StageOptions = OPTIONS, change=lambda stage: None) -> bool:
+def trained(folder: Path, options: StageOptions = OPTIONS, change=lambda stage: None, stop: Stop | None = None) -> bool:
     """Trains it in a folder, after `change` has been done to the stage; returns whether it is done."""
     jt.set_global_seed(0)
-    stage, stop = ToyGAN(options, folder), Stop(float("inf"))
+    stage, stop = ToyGAN(options, folder), stop or Stop()
     change(stage)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.catch)
