@@ -25,6 +25,7 @@ from models.networks.layers import freeze
 from models.networks.pretrained import load_network
 from models.stages.latents import bring_to_scale
 from models.stages.painted_latents import painted_latents
+from models.stages.unet import size_faults
 from models.stages.vae import PhotoCrops, crop_faults
 from models.training.learner import Learner, Recipe, verdict
 from models.training.options import StageOptions
@@ -46,7 +47,8 @@ class DecoderOptions(StageOptions):
     painted: int = option(1000, "photos whose latents the UNet paints, which half of the crops are of; 0: none", least=0, fixed=True)
 
     def faults(self, others: dict[str, StageOptions]) -> list[str]:
-        return crop_faults(self, "decoder", others["vae"].network.downscale)
+        faults = size_faults("decoder", self, others["unet"]) if self.painted else []
+        return faults + crop_faults(self, "decoder", others["vae"].network.downscale)
 
 
 class PaintedCrops(PhotoCrops):

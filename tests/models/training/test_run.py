@@ -183,6 +183,24 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_begins(chosen, w
         chosen(*words)
 
 
+@pytest.mark.parametrize("words, named", [
+    (("--system", "sr", "--batch_size", 10**9), "--rcan_batch_size"), (("--system", "sr", "--rcan_width", 10**6), "--rcan_width"),
+    (("--system", "lggan", "--batch_size", 10**9), "--lggan_batch_size"), (("--system", "lggan", "--height", 10**6), "--lggan_height"),
+    (("--system", "text", "--style_batch_size", 10**9), "--style_batch_size"),
+])  # fmt: skip
+def test_stages_with_defaults_of_their_own_have_the_bounds_of_all(chosen, words, named):
+    with pytest.raises(UserError, match=f"{named} is {words[-1]}, but must be at most"):
+        chosen(*words)
+
+
+def test_the_decoder_is_of_the_size_that_the_unet_paints_for_it(chosen):
+    """It ended in a traceback, where the UNet's latents met photos of another size."""
+    other = ("--decoder_width", 128, "--decoder_height", 128)
+    with pytest.raises(UserError, match=r"--decoder_width 128, but the UNet's is 256: .*--decoder_height 128, but the UNet's is 192"):
+        chosen(*other)
+    assert chosen(*other, "--decoder_painted", 0).options["decoder"].size == (128, 128)
+
+
 def test_networks_that_start_from_the_run_alone_start_from_no_other(chosen, tmp_path):
     for network in ("joint_vae", "joint_unet", "joint_conditioner"):
         with pytest.raises(SystemExit):
