@@ -152,7 +152,8 @@ def _read_listing(path):
     """The (mask, reference) names of the JSON file, at least one."""
     try:
         # An object becomes a tuple of its items (an array a list), which keeps what is named twice.
-        items = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=tuple)
+        # Names may be no UTF-8.
+        items = json.loads(path.read_bytes().decode("utf-8-sig", errors="surrogateescape"), object_pairs_hook=tuple)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # of JSON and of UTF-8

@@ -41,6 +41,9 @@ def write_resolutions(input_path, output, leave_out=None):
         if photo is None:
             return
         height, width = (side // SCALE * SCALE for side in photo.shape[:2])
+        if not height * width:
+            bad.append(BadFile(photos[stem], "too small to be halved", "{1}x{0}".format(*photo.shape)))
+            return
         photo = photo[:height, :width]
         write_png(high / f"{stem}.png", photo)
         write_png(low / low_name(stem), halved(photo))

@@ -24,6 +24,7 @@ from datasets.landscape import read_image, read_mask
 from datasets.pairs import Pair
 from datasets.test_pairs import TestPair, check_results
 from utils.checkpoint import write_json
+from utils.errors import UserError
 from utils.files import atomic_write, remove_leftovers
 from utils.image import color_match, colorize_mask, resize
 
@@ -126,13 +127,19 @@ def size_of(pairs: list[TestPair]) -> tuple[int, int] | None:
     return SIZE if all(pair.mask for pair in pairs) else None
 
 
+def is_utf8(name: str) -> bool:
+    return name == name.encode(errors="ignore").decode()
+
+
 def pack(pairs: list[TestPair], folder: Path) -> Path:
     """Zips the pictures, flat, as the competition wants them, into <folder>.zip beside their folder; returns its path. The same pictures
     give the same bytes, whenever they were painted.
 
-    Raises UserError naming all that are missing, damaged or not of their size.
+    Raises UserError naming all that are missing, damaged or not of their size, or whose names no zip can hold.
     """
     check_results(pairs, folder, size_of(pairs), end="Nothing was packed.")
+    if strange := [pair.file for pair in pairs if not is_utf8(pair.file)]:
+        raise UserError(f"{len(strange)} pictures have names that are not UTF-8 ({strange[0]}). Nothing was packed: rename their masks.")
     path = folder.with_name(folder.name + ".zip")
     remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

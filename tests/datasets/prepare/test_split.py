@@ -31,6 +31,17 @@ def test_both_parts_are_training_sets_and_the_one_held_out_can_be_painted(root, 
     assert listings[0] == listings[1]
 
 
+def test_what_is_held_out_can_be_painted_whatever_its_names(root, imgs, masks, tmp_path):
+    """Where they are no UTF-8, as a GBK archive unpacks, its list could not be read."""
+    names = [b"\xce\xf7\xba\xfe%d".replace(b"%d", b"%d" % i).decode(errors="surrogateescape") for i in range(3)]
+    for name in names:
+        save_picture(imgs / "x.jpg").rename(imgs / f"{name}.jpg")
+        save_mask(masks / "x.png").rename(masks / f"{name}.png")
+    write_split(root, tmp_path / "out", count=6)
+    pairs = find_test_pairs(tmp_path / "out" / "val", tmp_path / "out")
+    assert stems(pairs) == held_out(tmp_path / "out") and len({*names} & {*stems(pairs)}) > 1
+
+
 def test_a_share_is_that_of_training_and_a_count_grows_by_one(root, tmp_path):
     for i in range(20):
         save_picture(root / "train_resized" / "imgs" / f"{i}.jpg")

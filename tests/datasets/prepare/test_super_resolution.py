@@ -52,6 +52,13 @@ def test_photos_at_fault_are_all_named_and_the_others_written(photos, tmp_path):
     assert {path.name for path in (tmp_path / "sr" / "HR").iterdir()} == {"1.png", "2.png"}
 
 
+def test_a_photo_that_has_no_half_is_named(photos, tmp_path):
+    save_picture(photos / "line.png", size=(40, 1))
+    with pytest.raises(UserError, match=r"(?s)1 faults.*too small to be halved: 1.*line\.png \(40x1\).*All other photos"):
+        write_resolutions(photos, tmp_path / "sr")
+    assert {path.name for path in (tmp_path / "sr" / "HR").iterdir()} == {"0.png", "1.png", "2.png"}
+
+
 def test_the_list_of_clean_is_taken_whatever_it_names(root, imgs, masks, tmp_path, capsys):
     (imgs / "a.jpg").unlink()
     (masks / "b.png").unlink()

@@ -63,6 +63,14 @@ def test_the_pictures_are_packed_flat(results):
         assert archive.namelist() == ["a.jpg", "b.jpg", "c.jpg"] and archive.testzip() is None
 
 
+def test_names_that_are_no_utf8_are_not_packed(results):
+    name = b"\xce\xf7".decode(errors="surrogateescape")  # as a GBK archive unpacks
+    (results / "b.jpg").rename(results / f"{name}.jpg")
+    with pytest.raises(UserError, match=r"1 pictures have names that are not UTF-8 .*rename"):
+        pack([*PAIRS[:1], Wanted(name, None, None)], results)
+    assert not results.with_name("results.zip").exists()
+
+
 def test_the_same_pictures_give_the_same_bytes_whenever_they_were_painted(results):
     before = pack(PAIRS, results).read_bytes()
     for path in results.iterdir():
