@@ -61,6 +61,11 @@ class Adapters(nn.Module):
     def config(self) -> AdaptersConfig:
         return self._config
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Which weights they belong to, as `write_adapter` says it."""
+        return {f"base_{name}": base for name, base in self.config.bases.items()}
+
 
 def write_adapter(path: Path, adapters: Mapping[str, Adapter], networks: Mapping[str, jt.Module], metadata: dict[str, str]) -> None:
     """Writes the adapters of networks, by the networks' names (keys of PREFIXES). Which weights they belong to goes into the metadata."""
@@ -117,7 +122,10 @@ def stored_metadata(path: Path) -> dict[str, str]:
     if path.is_dir():
         try:
             stored = json.loads((path / "config.json").read_text())
-            return {f"base_{name}": base for name, base in stored["bases"].items()} | {"negative_prompt": stored["negative_prompt"]}
+            said = {f"base_{name}": base for name, base in stored["bases"].items()} | {"negative_prompt": stored["negative_prompt"]}
+            if not all(isinstance(text, str) for text in said.values()):
+                raise ValueError("what should be text is none")
+            return said
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{path / 'config.json'} is missing or damaged ({error!r}): copy it again, or train again") from error
     return read_metadata(path) if path.suffix == ".safetensors" else {}

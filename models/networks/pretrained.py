@@ -49,9 +49,10 @@ def save_config(network: jt.Module, folder: Path) -> None:
 
 
 def save_network(network: jt.Module, weights: Mapping[str, np.ndarray | jt.Var], folder: Path, step: int | None = None) -> None:
-    """Writes the network's configuration and `weights`, its own or an average of them; `step` says after which step of training."""
+    """Writes the network's configuration and `weights`, its own or an average of them; `step` says after which step of training. What a
+    network has as `metadata` goes into the file of its weights, which may be handed on without the folder."""
     save_config(network, folder)
-    write_safetensors(folder / WEIGHTS, weights, {} if step is None else {"step": str(step)})
+    write_safetensors(folder / WEIGHTS, weights, getattr(network, "metadata", {}) | ({} if step is None else {"step": str(step)}))
 
 
 def save_networks(networks: Mapping[str, tuple[jt.Module, Mapping]], folder: Path, step: int | None) -> None:

@@ -1,6 +1,7 @@
 """Adapters of low rank compute what peft's do, in whatever way they come to the network, and leave it as it was."""
 
 import json
+import shutil
 
 import jittor as jt
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from models.networks.layers import autocast
 from models.networks.lora import adapt, adapter_of, merge, unmerge
-from models.networks.lora_files import read_adapter, write_adapter
+from models.networks.lora_files import Adapters, read_adapter, write_adapter
+from models.networks.pretrained import WEIGHTS, save_network
 from models.networks.text_encoder import small_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.learner import unfrozen
@@ -81,6 +83,24 @@ def test_ours_go_round_and_say_their_base(tmp_path):
     with pytest.raises(UserError, match=r"ours\.safetensors .*it was trained on other weights of unet"):
         read_adapter(tmp_path / "ours.safetensors", {"unet": plain})
     assert read_metadata(tmp_path / "ours.safetensors")["step"] == "7"
+
+
+def test_what_a_stage_exports_says_its_base_wherever_it_is_copied_to(tmp_path):
+    unet, _ = tiny_unet("ours")
+    adapters = Adapters(2, {"unet": adapt(unet, rank=2)})
+    save_network(adapters, adapters.state_dict(), tmp_path / "adapter", step=7)
+    shutil.copy(tmp_path / "adapter" / WEIGHTS, tmp_path / "copy.safetensors")
+    places = (tmp_path / "adapter", tmp_path / "copy.safetensors")
+    assert all(read_adapter(place, {"unet": tiny_unet("ours")[0]})["unet"].keys() == adapter_of(unet).keys() for place in places)
+    other, _ = tiny_unet("ours")
+    layer = other.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
+    layer.weight.update(layer.weight * 1.01)
+    for place in places:
+        with pytest.raises(UserError, match="it was trained on other weights of unet"):
+            read_adapter(place, {"unet": other})
+    (tmp_path / "adapter" / "config.json").write_text(json.dumps({"bases": {}, "negative_prompt": 3}))
+    with pytest.raises(UserError, match=r"config.json is missing or damaged"):
+        read_adapter(tmp_path / "adapter", {"unet": other})
 
 
 def test_a_text_encoder_is_adapted_too(tmp_path):
