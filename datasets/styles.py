@@ -71,7 +71,8 @@ def find_style_prompts(root):
             continue
         prompts, _ = read_entries(folder / PROMPTS, bad)
         bad += [BadFile(folder / text, "description that cannot be a file's name") for text in prompts.values() if not can_be_a_name(text)]
-        pairs += [TestPair(f"{folder.name}/{text}", None, None, in_style(text, folder.name), ".png") for text in prompts.values()]
+        texts = dict.fromkeys(prompts.values())  # each once: what is asked for twice is one file
+        pairs += [TestPair(f"{folder.name}/{text}", None, None, in_style(text, folder.name), ".png") for text in texts]
     if bad:
         raise UserError(report(f"{root}: {len(bad)} faults", bad, "Nothing was painted."))
     if not pairs:

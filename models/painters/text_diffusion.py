@@ -22,7 +22,7 @@ class TextOptions(PaintingOptions):
     text_guidance: float = option(8.0, "scale for words, 1 for none")
 
     def faults(self) -> list[str]:
-        others = ("guidance", "ref_guidance", "ref_start", "told", "text_tone")
+        others = ("guidance", "ref_guidance", "ref_start", "told", "text_tone", "control_weight")
         strange = [f"--{name}" for name in others if getattr(self, name) != getattr(TextOptions, name)]
         return super().faults() + ([f"{', '.join(strange)}: this run knows neither masks nor references"] if strange else [])
 
@@ -43,12 +43,15 @@ class TextDiffusion(LatentDiffusion):
     find_pairs = staticmethod(find_pairs)
 
     styles: Path | None = None  # the folder of what has been learnt of them, <NN>/adapter and <NN>/enhancement
+    best: bool = False  # whether of each what validation has found best is wanted, <NN>/best/adapter and so on
     enhancement: PromptEnhancement | None = None  # of the style that is painted in
 
     @classmethod
     def load(cls, run: Run, weights: Path) -> "TextDiffusion":
-        painter = super().load(run, weights)
-        painter.styles = run.folder / "style"
+        """As `LatentDiffusion.load`. Where styles have been learnt, beside the run's own UNet, that paints with the best of them too."""
+        styles = run.folder / "style"
+        painter = super().load(run, run.folder if styles.is_dir() else weights)
+        painter.styles, painter.best = styles, weights != run.folder
         return painter
 
     def paint(
@@ -75,9 +78,10 @@ class TextDiffusion(LatentDiffusion):
         style = style_of(caption)
         if style is None or not self.styles.is_dir():
             return None
-        if not (self.styles / style / "adapter" / "config.json").is_file():
-            raise UserError(f'"{caption}" is of a style that {self.styles} has not learnt: train it with MainTrain.py --stage style')
-        return self.styles / style
+        folder = self.styles / style / ("best" if self.best else "")
+        if not (folder / "adapter" / "config.json").is_file():
+            raise UserError(f'"{caption}" is of a style of which {folder} holds nothing learnt: train it with MainTrain.py --stage style')
+        return folder
 
 
 def in_its_style(options: TextOptions, adapter: Path) -> TextOptions:

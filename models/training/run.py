@@ -240,8 +240,9 @@ def check_that_it_is_ours(folder: Path, system: System, stages: list[str], begun
             "split is not known: put it back, or begin all stages anew with --restart and no --stage"
         )
     networks = [name for stage in stages if stage not in begun for name in system.stage(stage).networks]
-    # A stage with `parts` keeps latents there before it has learnt anything: a network has a configuration
-    theirs = [name for name in networks if any((folder / name).rglob("config.json"))]
+    # A stage with `parts` keeps latents there before it has a training state, and what a validation has found best; networks lie beside
+    configs = {name: [path.relative_to(folder / name) for path in (folder / name).rglob("config.json")] for name in networks}
+    theirs = [name for name in networks if any("best" not in path.parts for path in configs[name])]
     if theirs and not is_run and not begun:
         raise UserError(f"{folder} holds {', '.join(theirs)}, but is not a run of MainTrain.py: give the run another name with --run")
     if theirs and not anew:

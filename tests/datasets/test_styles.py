@@ -23,6 +23,8 @@ def test_a_drawn_set_is_read_with_its_captions_and_prompts(root):
     listed = json.loads((root / "02" / "prompt.json").read_text())
     assert [pair.stem for pair in prompts][2:] == [f"02/{text}" for text in listed.values()]
     assert prompts[3].caption == f"{listed['1']}, style02" and (root / "02" / "truth" / f"{listed['1']}.png").is_file()
+    (root / "02" / "prompt.json").write_text(json.dumps(listed | {"9": listed["0"]}))
+    assert find_style_prompts(root) == prompts
     assert not {pair.stem for pair in prompts} & {f"{style}/{pair.stem}" for style, pairs in styles.items() for pair in pairs}
 
 

@@ -88,7 +88,7 @@ def test_styles_go_on_to_the_same_bytes_and_are_painted_by_what_the_caption_says
     def painted(*captions, **options):
         return painter.paint(None, None, list(captions), [1] * len(captions), TextOptions(steps=2, text_guidance=2.0, **options))
 
-    with pytest.raises(UserError, match=r"style03.* has not learnt"):
+    with pytest.raises(UserError, match=r"style03.* holds nothing learnt"):
         painted("a lake, style03")
     captions = ("a lake, style01", "a lake, style02", "a lake", "a lake, style01")
     together = painted(*captions)

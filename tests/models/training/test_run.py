@@ -280,6 +280,7 @@ def test_networks_without_their_training_state_are_not_written_over(chosen):
 def test_styles_that_were_killed_before_anything_was_learnt_go_on(chosen, tmp_path):
     write_run(chosen("--system", "text"))
     write_json(tmp_path / "run" / "style" / "01" / "latents" / "some.json", {})
+    write_json(tmp_path / "run" / "style" / "01" / "best" / "adapter" / "config.json", {})  # a validation comes before the first save
     assert chosen("--stage", "style")
     write_json(tmp_path / "run" / "style" / "01" / "adapter" / "config.json", {})
     with pytest.raises(UserError, match=r"holds style, but not the training state"):
