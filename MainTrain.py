@@ -132,6 +132,8 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
     if len(to_try) > 1:
         rehearse(system, to_try, pairs, run)
     for name, part in ((stage, part) for stage in stages for part in parts(system.stage(stage), run)):
+        if part is not run:
+            print(f"Stage {name}: {part.folder.name}")
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
         stage = system.stage(name)(run.options[name], part.folder)
         for network, path in published_weights(args, system.stage(name)).items():

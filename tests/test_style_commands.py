@@ -41,6 +41,7 @@ def test_all_styles_are_trained_and_all_prompts_painted(data, tmp_path):
     one_sentence(run("MainTrain.py", *train, "--style_pictures", styles, "--style_width", 128), "--style_width 128, but the UNet's is 96")
     result = run("MainTrain.py", *train, "--style_pictures", styles)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.index("Stage style: 01\n") < result.stdout.index("Stage style: 02\n")
     assert all((folder / "style" / number / "adapter" / "config.json").is_file() for number in ("01", "02"))
 
     paint = ["--checkpoint", folder, "--input_path", styles, "--output_path", output, "--steps", 2, "--text_guidance", 1]

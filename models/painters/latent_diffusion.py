@@ -152,6 +152,8 @@ class LatentDiffusion:
             raise UserError("--prompt, --prompts, --negative_prompt: this run was trained without words; --unet_words 1 trains with them")
         if self.words is None and "words" in options.told and options.told != type(options).told:
             raise UserError("--told words: this run was trained without words; --unet_words 1 trains with them")
+        if self.control is None and options.control_weight not in (0, 1):  # for without, and as where nothing is said
+            raise UserError("--control_weight: nothing that paints here is a ControlNet; --stage control trains one beside the run's UNet")
         with jt.no_grad():
             latents = None if references is None else self.latents_of(references)
             colors = None if references is None else np.stack([color_statistics(photo) for photo in references])

@@ -4,7 +4,8 @@ No gradient of the diffusion loss goes into the encoder. It would make latents t
 2025, "REPA-E", section 3.1): the autoencoder moves by its own losses alone. The UNet follows its latents, which it gets whitened by running
 statistics instead of a fixed scale (there: batch normalisation without weights). These are folded into the autoencoder that is exported, so
 that painting and other programs read it as any other. Batches are small here, and the mean colour of a few pictures is not that of all:
-the statistics are followed slowly, and used as they are in painting (Ioffe 2017, "Batch renormalization").
+the statistics are followed slowly, and used as they are in painting (Ioffe 2017, "Batch renormalization"). What the UNet's estimates look
+like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves.
 
 What the latents are all together, mean, scale and correlation, is bounded by a loss. Latents that drift away or lose a dimension in spite
 of it end the training, before anything is saved.

@@ -14,6 +14,7 @@ from models.painters.lggan import LGGANPainter
 from models.painters.pictures import usual_color
 from tests.small import OPTIONS
 from utils.checkpoint import module_arrays
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,13 @@ def test_colours_are_not_matched_to_the_reference_where_words_say_what_they_are(
     ):
         assert usual_color(LatentDiffusion, options) == expected
     assert usual_color(LGGANPainter, LGGANPainter.Options()) == "lab"
+
+
+def test_an_option_that_would_do_nothing_is_refused(painter):
+    masks, references = np.zeros((1, 64, 96), np.uint8), np.zeros((1, 64, 96, 3), np.uint8)
+    for options, words in (({"prompt": "a lake"}, "--prompt, "), ({"control_weight": 2.0}, "--control_weight: nothing that paints")):
+        with pytest.raises(UserError, match=words):
+            painter.paint(masks, references, [""], [1], PaintingOptions(**options))
 
 
 def test_adapters_are_merged_for_as_long_as_they_are_asked_for(painter, tmp_path):
