@@ -11,6 +11,7 @@ out half of the time. All that is done stays in --output_path, so the same comma
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
+from models.networks.pretrained import WEIGHTS
 from models.systems import SYSTEMS
 from models.training.run import read_run
 from tests.benchmarks.commands import HEAD, call, line, painted_and_scored
@@ -38,13 +40,16 @@ NEEDED = (
 
 
 def copied(run: Path, target: Path) -> None:
-    """What goes on training is a copy: of the run as it is, with the pictures' latents."""
+    """What goes on training is a copy, whole where it is there: of the run as it is, with the pictures' latents."""
+    beside = target.with_name(target.name + ".copy")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
     for name in NEEDED:
         if (run / name).is_dir():
-            shutil.copytree(run / name, target / name, dirs_exist_ok=True)
+            shutil.copytree(run / name, beside / name)
         elif (run / name).is_file():
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run / name, target / name)
+            shutil.copyfile(run / name, beside / name)
+    os.rename(beside, target)
 
 
 def trained(name: str, args: argparse.Namespace) -> tuple[Path, str]:
@@ -52,12 +57,13 @@ def trained(name: str, args: argparse.Namespace) -> tuple[Path, str]:
     stage, *options = ENTRANTS[name]
     folder = args.output_path.resolve() / name.replace(", ", "-").replace(" ", "_")
     run, note = folder / "run", folder / "steps.json"
-    size = read_run(args.checkpoint, SYSTEMS).options["unet"].size
+    width, height = read_run(args.checkpoint, SYSTEMS).options["unet"].size
     before = max((entry["step"] for entry in read_log(args.checkpoint / "log.jsonl") if entry.get("stage") == stage), default=0)
     words = ("--stage", stage, "--input_path", args.input_path, "--val_path", args.test_path, *options)
-    words += ("--width", size[0], "--height", size[1], *(("--batch_size", args.batch_size) if args.batch_size else ()))
+    words += ("--width", width, "--height", height, *(("--batch_size", args.batch_size) if args.batch_size else ()))
     if not note.is_file():
         trial = folder / "trial"
+        shutil.rmtree(trial, ignore_errors=True)
         copied(args.checkpoint, trial)
         call("MainTrain.py", "--run", trial, *words, "--steps", before + TRIAL)
         a_step = float(np.median(seconds(trial / "log.jsonl", stage)[-TRIAL // 2 :]))
@@ -67,10 +73,11 @@ def trained(name: str, args: argparse.Namespace) -> tuple[Path, str]:
         copied(args.checkpoint, run)
     steps = json.loads(note.read_text())["steps"]
     call("MainTrain.py", "--run", run, *words, "--steps", steps)
-    file = run / stage / "diffusion_pytorch_model.safetensors"
-    numbers = sum(array.size for array in read_weights(file).values())
+    files = [run / network / WEIGHTS for network in SYSTEMS["diffusion"].stage(stage).networks]  # with the UNet learns its conditioner
+    files = [file for file in files if file.is_file()]
+    numbers, size = sum(array.size for file in files for array in read_weights(file).values()), sum(file.stat().st_size for file in files)
     a_step = np.median(seconds(run / "log.jsonl", stage)[before:])
-    return run, f"{numbers / 1e6:.2f} M | {file.stat().st_size / 1e6:.1f} MB | {steps - before} | {a_step:.2f} s |"
+    return run, f"{numbers / 1e6:.2f} M | {size / 1e6:.1f} MB | {steps - before} | {a_step:.2f} s |"
 
 
 def main() -> None:
