@@ -14,6 +14,7 @@ FLOORS = [  # from the top; the longest name that fits a module says where it li
 ]
 APART = {"models.diffusion": {"models.networks", "datasets"}, "datasets": {"models"}}  # what may not be imported though the floor would do
 WITHOUT_JITTOR = {"models.diffusion", "datasets"}
+NEED_NO_JITTOR = {*WITHOUT_JITTOR, "utils", "datasets.prepare"}  # but for some files of utils, which say so themselves
 NOWHERE = {"torch", "jtorch", "torchvision", "diffusers"}  # PyTorch serves only to export reference values
 
 
@@ -27,14 +28,17 @@ def floor(name: str) -> int:
 
 
 def imported(path: Path) -> set[str]:
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return modules
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in names_of(node)}
+
+
+def names_of(node: ast.AST) -> list[str]:
+    """The modules that a statement imports, and what it takes of one, which may be a module too."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"relative import of {node.module}"
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
 
 
 def test_imports_run_downward_only():
@@ -61,6 +65,20 @@ def test_nothing_but_the_reference_values_and_the_comparison_of_speed_need_pytor
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path not in theirs]
     assert len(tests) > 10
     assert not [path for path in tests if {module.split(".")[0] for module in imported(path)} & NOWHERE]
+
+
+def test_what_is_run_prepares_jittor_before_it_imports_it():
+    """Else Jittor would download a library, or die where there is no network; pytest does it in tests/conftest.py."""
+    files = [path for top in ("*.py", "models/**/*.py", "datasets/**/*.py", "tests/**/*.py") for path in ROOT.glob(top)]
+    scripts = [path for path in files if '__name__ == "__main__"' in path.read_text()]
+    assert len(scripts) > 10
+    wrong = []
+    for path in scripts:
+        lines = {name: node.lineno for node in ast.walk(ast.parse(path.read_text())) for name in names_of(node)}
+        of_jittor = [line for name, line in lines.items() if name == "jittor" or (home(name) or "models.diffusion") not in NEED_NO_JITTOR]
+        if of_jittor and lines.get("utils.jittor_setup", max(of_jittor)) >= min(of_jittor):
+            wrong.append(path.relative_to(ROOT))
+    assert not wrong
 
 
 def test_files_are_short_enough_to_be_read():

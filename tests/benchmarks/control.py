@@ -17,6 +17,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from utils import jittor_setup  # noqa: F401  (before anything that imports Jittor)
+
+# isort: split
 import numpy as np
 
 from models.networks.pretrained import WEIGHTS
