@@ -125,8 +125,11 @@ def decode_all(pairs, bad, workers, cache):
 
 
 def without_bad(bad, pairs, folder, skip_bad, report_path):
-    """The pairs without those of the bad files, with a report on stderr; raises the report as UserError unless `skip_bad`."""
+    """The pairs without those of the bad files, with a report on stderr; raises the report as UserError unless `skip_bad`. Where none is
+    bad, an earlier report goes."""
     if not bad:
+        if report_path:
+            Path(report_path).unlink(missing_ok=True)
         return pairs
     folders = {path.parent for pair in pairs for path in (pair.image, pair.mask) if path is not None}
     bad_stems = {fault.path.stem for fault in bad if fault.path.parent in folders}  # others are names in a file of captions

@@ -1,5 +1,6 @@
 """Training pairs: every fault is named in one report, and the split stays as it is when pictures are added."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,13 @@ def test_one_report_names_every_fault(root, imgs, masks, capsys, ghostscript):
     assert not ghostscript.exists()
 
 
+@pytest.mark.parametrize("size", [(63, 48), (64, 47), (48, 64)])
+def test_a_mask_that_is_not_as_large_as_its_photo_is_named(root, masks, size):
+    save_mask(masks / "a.png", labels(size))
+    with pytest.raises(UserError, match="picture 64x48, mask {}x{}".format(*size)):
+        check_training_pairs(root)
+
+
 def test_skip_bad_leaves_them_out_and_says_so(root, imgs, masks, capsys):
     expected = damage(imgs, masks)
     assert stems(check_training_pairs(root, skip_bad=True, workers=2)) == ["a", "b", "c", "d"]
@@ -179,6 +187,23 @@ def test_cache_remembers_sound_pairs_only(root, imgs, masks, tmp_path, monkeypat
     save_mask(masks / "c.png")
     cache.write_text("{damaged")
     assert len(check_training_pairs(root, cache=cache)) == 4
+
+    before = (imgs / "d.jpg").stat()
+    (imgs / "d.jpg").write_bytes(bytes(before.st_size))
+    os.utime(imgs / "d.jpg", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(UserError, match=r"imgs/d\.jpg"):  # as large as it was, and of another time
+        check_training_pairs(root, cache=cache)
+
+
+def test_a_report_goes_when_its_faults_have_been_mended(root, imgs, tmp_path):
+    truncate(imgs / "a.jpg")
+    for _ in range(2):
+        with pytest.raises(UserError):
+            check_training_pairs(root, report_path=tmp_path / "bad.txt")
+        assert "a.jpg" in (tmp_path / "bad.txt").read_text()
+    save_picture(imgs / "a.jpg")
+    check_training_pairs(root, report_path=tmp_path / "bad.txt")
+    assert not (tmp_path / "bad.txt").exists()
 
 
 # Splitting
