@@ -7,13 +7,11 @@ before them is shared. All that is done stays in --output_path, so the same comm
 """
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.benchmarks.commands import HEAD, call, line, painted_and_scored
+from tests.benchmarks.commands import HEAD, call, copied, line, painted_and_scored
 from utils.errors import or_exit
 
 STAGES = {
@@ -33,16 +31,6 @@ TAKEN_AWAY = {  # the first stage that it changes, and how
 }
 
 
-def begun(folder: Path, source: Path | None) -> Path:
-    """The folder of a run, at first a copy of another run."""
-    if source and not folder.exists():
-        beside = folder.with_name(folder.name + ".copy")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(source, beside)
-        os.rename(beside, folder)
-    return folder
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("input_path", "test_path", "img_path", "output_path"):
@@ -58,7 +46,8 @@ def main() -> None:
 
     source = None
     for stage in names[:-1]:
-        source = begun(output / f"after {stage}", source)
+        after = output / f"after {stage}"
+        source = copied(source, after) if source else after
         train(source, stage)
 
     def score(title: str, run: Path, *words) -> str:
@@ -68,7 +57,7 @@ def main() -> None:
     lines = []
     for title, (first, changes) in TAKEN_AWAY.items():
         place = names.index(first)
-        run = begun(output / "runs" / title.replace(" ", "-"), output / f"after {names[place - 1]}")
+        run = copied(output / f"after {names[place - 1]}", output / "runs" / title.replace(" ", "-"))
         for stage in names[place:]:
             train(run, stage, changes if stage == first else "")
         lines.append(score(title, run))

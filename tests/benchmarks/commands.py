@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,16 @@ def call(script: str, *words) -> tuple[float, float]:
     if status:
         raise SystemExit(f"This command has failed; what it said stands above:\n{shlex.join(command)}")
     return time.monotonic() - begun, usage.ru_maxrss / 1e6
+
+
+def copied(source: Path, target: Path, *without: str) -> Path:
+    """`target`, at first a copy of a run's folder, without what has these names: whole where it is there."""
+    if not target.exists():
+        beside = target.with_name(target.name + ".copy")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(source, beside, ignore=shutil.ignore_patterns(*without))
+        os.rename(beside, target)
+    return target
 
 
 def painted_and_scored(folder: Path, *words) -> dict[str, dict]:

@@ -11,7 +11,6 @@ out half of the time. All that is done stays in --output_path, so the same comma
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from models.networks.pretrained import WEIGHTS
 from models.systems import SYSTEMS
 from models.training.run import read_run
-from tests.benchmarks.commands import HEAD, call, line, painted_and_scored
+from tests.benchmarks.commands import HEAD, call, copied, line, painted_and_scored
 from tests.benchmarks.duel import TRIAL, seconds
 from utils.checkpoint import read_weights, write_json
 from utils.errors import or_exit
@@ -36,23 +35,8 @@ ENTRANTS = {  # the stage that is trained, and its options
     "control, full": ("control", "--control_form", "full"),
     "control, low rank": ("control", "--control_form", "low_rank"),
 }
-NEEDED = (
-    "run.json", "vae", "decoder", "unet", "conditioner", "text_encoder", "tokenizer.json", "state", "latents", "log.jsonl",
-    "checked_training.json",
-)  # fmt: skip
-
-
-def copied(run: Path, target: Path) -> None:
-    """What goes on training is a copy, whole where it is there: of the run as it is, with the pictures' latents."""
-    beside = target.with_name(target.name + ".copy")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name in NEEDED:
-        if (run / name).is_dir():
-            shutil.copytree(run / name, beside / name)
-        elif (run / name).is_file():
-            shutil.copyfile(run / name, beside / name)
-    os.rename(beside, target)
+# What goes on training is a copy: of the run as it is, with the pictures' latents
+WITHOUT = ("best", "control", "joint*", "previews", "tensorboard", ".lock")
 
 
 def trained(name: str, args: argparse.Namespace) -> tuple[Path, str]:
@@ -61,19 +45,19 @@ def trained(name: str, args: argparse.Namespace) -> tuple[Path, str]:
     folder = args.output_path.resolve() / name.replace(", ", "-").replace(" ", "_")
     run, note = folder / "run", folder / "steps.json"
     width, height = read_run(args.checkpoint, SYSTEMS).options["unet"].size
-    before = max((entry["step"] for entry in read_log(args.checkpoint / "log.jsonl") if entry.get("stage") == stage), default=0)
+    done = [entry["step"] for entry in read_log(args.checkpoint / "log.jsonl") if entry.get("stage") == stage]
+    before = max(done, default=0) if stage == "unet" else 0  # a ControlNet begins anew, even of a run that has one
     words = ("--stage", stage, "--input_path", args.input_path, "--val_path", args.test_path, *options)
     words += ("--width", width, "--height", height, *(("--batch_size", args.batch_size) if args.batch_size else ()))
     if not note.is_file():
         trial = folder / "trial"
         shutil.rmtree(trial, ignore_errors=True)
-        copied(args.checkpoint, trial)
+        copied(args.checkpoint, trial, *WITHOUT)
         call("MainTrain.py", "--run", trial, *words, "--steps", before + TRIAL)
         a_step = float(np.median(seconds(trial / "log.jsonl", stage)[-TRIAL // 2 :]))
         write_json(note, {"steps": before + max(TRIAL, round(60 * args.minutes / a_step))})
         shutil.rmtree(trial)
-    if not run.is_dir():
-        copied(args.checkpoint, run)
+    copied(args.checkpoint, run, *WITHOUT)
     steps = json.loads(note.read_text())["steps"]
     call("MainTrain.py", "--run", run, *words, "--steps", steps)
     files = [run / network / WEIGHTS for network in SYSTEMS["diffusion"].stage(stage).networks]  # with the UNet learns its conditioner

@@ -10,7 +10,6 @@ and of these without what the pictures add to the prompts. All that is done stay
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from models.networks.efficientnet_lite import lite_features, load_efficientnet_l
 from models.networks.weights import LITE0, packaged_weights
 from models.systems import SYSTEMS
 from models.training.run import read_run
-from tests.benchmarks.commands import call
+from tests.benchmarks.commands import call, copied
 from utils.errors import or_exit
 
 SIZE = (256, 192)  # compared in this size
@@ -77,8 +76,7 @@ def main() -> None:
     lines = []
     for name, words in ENTRANTS.items():
         folder = args.output_path.resolve() / name.replace(", ", "-").replace(" ", "_")
-        if not (folder / "run").is_dir():
-            shutil.copytree(args.checkpoint, folder / "run", ignore=shutil.ignore_patterns("state", "style", "previews", "tensorboard"))
+        copied(args.checkpoint, folder / "run", "state", "style", "best", "previews", "tensorboard", ".lock")
         taken = 0.0
         if words is not None:
             given = ("--stage", "style", "--style_pictures", args.styles, "--steps", args.steps, *size, *words)
