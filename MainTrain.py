@@ -26,6 +26,7 @@ from datasets.synthetic.write import draw_built_in
 from models.networks.layers import DTYPES, autocast
 from models.networks.recompute import recomputation
 from models.systems import DEFAULT, SYSTEMS, system_of
+from models.training.learner import start_from
 from models.training.loop import train
 from models.training.options import StageOptions
 from models.training.rehearsal import rehearse
@@ -127,18 +128,17 @@ def train_stages(run: Run, stages: list[str], pairs: tuple[list[Pair], list[Pair
     """Trains one stage after the other; returns whether all are done."""
     system = SYSTEMS[run.system]
     begun, exported = begun_stages(run.folder), {path.parent.name for path in run.folder.glob("*/config.json")}
+    published = {name: published_weights(args, system.stage(name)) for name in stages if name not in begun}
     # A stage whose networks are not there yet, as the disk was full, is tried once more: others stand on it.
     to_try = [name for name in stages if name not in begun or system.stage(name).networks[0] not in exported]
     if len(to_try) > 1:
-        rehearse(system, to_try, pairs, run)
+        rehearse(system, to_try, pairs, run, published)
     for name, part in ((stage, part) for stage in stages for part in parts(system.stage(stage), run)):
         if part is not run:
             print(f"Stage {name}: {part.folder.name}")
         jt.set_global_seed(run.seed, different_seed_for_mpi=False)
         stage = system.stage(name)(run.options[name], part.folder)
-        for network, path in published_weights(args, system.stage(name)).items():
-            if name not in begun:
-                next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
+        start_from(stage, published.get(name, {}))
         if not train(stage, pairs, part, system.following([name])[1:], args.workers, stop):
             return False
         del stage

@@ -129,6 +129,12 @@ def verdict(discriminator: Learner, losses: Callable[[dict], dict[str, jt.Var]],
     return {f"discriminator_{name}": scalars[name] for name in ("loss", "grad_norm", "skipped")}
 
 
+def start_from(stage, published: Mapping[str, Path]) -> None:
+    """Starts networks of a stage, by name, from published weights (`Learner.initialise`)."""
+    for network, path in published.items():
+        next(learner for learner in stage.learners.values() if network in learner.networks).initialise(network, path)
+
+
 def unfrozen(network: jt.Module) -> dict[str, jt.Var]:
     """The weights and buffers of a network by name, but for those of frozen modules."""
     frozen = {name for name, module in network.named_modules() if getattr(module, "_frozen", False)}

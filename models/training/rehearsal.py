@@ -1,23 +1,30 @@
-"""Tries one step of each stage before training begins, so that a lack of memory shows in the first minutes."""
+"""Tries one step of each stage before training begins, so that a lack of memory, or published weights that do not fit, show in the first
+minutes."""
 
 import shutil
 import time
+from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 
 import jittor as jt
 
 from datasets.loader import batches
 from datasets.pairs import Pair
 from models.networks.pretrained import WEIGHTS
+from models.training.learner import start_from
 from models.training.progress import VALIDATION_BATCH, export, validate
 from models.training.run import Run, System
 from utils import parallel
 
 
-def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pair]], run: Run) -> None:
+def rehearse(
+    system: System, stages: list[str], pairs: tuple[list[Pair], list[Pair]], run: Run, published: Mapping[str, Mapping[str, Path]]
+) -> None:
     """Takes a training step and validates a batch of each of these stages, in a folder that is thrown away. It compiles their kernels too.
 
-    A stage loads the networks of those it builds on: what the rehearsal has made of them, or else the run's.
+    A stage loads the networks of those it builds on: what the rehearsal has made of them, or else the run's. published: by stage and
+    network, the weights that it starts from.
     """
     folder, begun = run.folder / "rehearsal", time.monotonic()
     print(f"Trying one step of {' and '.join(stages)}, and compiling what they need", flush=True)
@@ -36,6 +43,7 @@ def rehearse(system: System, stages: list[str], pairs: tuple[list[Pair], list[Pa
         for name in stages:
             parallel.wait_for_all()  # for what the main process has copied or exported
             stage = system.stage(name)(run.options[name], folder)
+            start_from(stage, published.get(name, {}))
             with parallel.main_first():
                 training_set, validation_set = stage.datasets(*few)
             options = stage.options
