@@ -106,6 +106,7 @@ def _text_line(text, width, height=20):
 # Colour matching: give a result the tone of its reference, leaving its layout alone.
 
 MAX_GAIN = 3.0  # a nearly flat channel is stretched no further: that would only blow up its noise
+COLOR_REACH = 0.06  # of the width: over so much a change of colour is smoothed
 
 
 def match_lab(image, reference):
@@ -115,25 +116,30 @@ def match_lab(image, reference):
     """
     lab, target = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
     gain = np.minimum(target.std((0, 1)) / np.maximum(lab.std((0, 1)), 1e-3), MAX_GAIN)
-    lab = (lab - lab.mean((0, 1))) * gain + target.mean((0, 1))
-    rgb = cv2.cvtColor(np.float32(lab), cv2.COLOR_LAB2RGB)  # colours outside the gamut come out of 0..1
-    return np.uint8(np.clip(rgb * 255, 0, 255).round())
+    return from_lab(np.float32((lab - lab.mean((0, 1))) * gain + target.mean((0, 1))))
 
 
-def match_histogram(image, reference, strength=0.5):
-    """Each RGB channel moved by `strength` (0..1) of the way to the reference's histogram.
+def match_histogram(image, reference):
+    """Each RGB channel brought to the reference's histogram; of that the brightness is taken as it is, the change of colour smoothed.
 
-    Histogram specification: Gonzalez and Woods, "Digital Image Processing", section 3.3, s = T(r), z = G^-1(s).
+    Histogram specification: Gonzalez and Woods, "Digital Image Processing", section 3.3, s = T(r), z = G^-1(s). Its steep parts would make
+    coloured grain of what hardly shows, and the eye sees colour coarsely: brightness alone carries detail.
     """
-    levels = np.arange(256)
     matched = np.empty_like(image)
     for channel in range(3):
         ours, theirs = (np.bincount(x[..., channel].ravel(), minlength=256) for x in (image, reference))
         present = theirs > 0  # elsewhere the reference's distribution is flat and has no inverse
-        target = np.interp(ours.cumsum() / ours.sum(), (theirs.cumsum() / theirs.sum())[present], levels[present])
-        table = np.uint8((levels + strength * (target - levels)).round())
-        matched[..., channel] = table[image[..., channel]]
-    return matched
+        table = np.interp(ours.cumsum() / ours.sum(), (theirs.cumsum() / theirs.sum())[present], np.arange(256)[present])
+        matched[..., channel] = np.uint8(table.round())[image[..., channel]]
+    lab, target = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, matched))
+    lab[..., 1:] += cv2.GaussianBlur(target[..., 1:] - lab[..., 1:], (0, 0), COLOR_REACH * image.shape[1])
+    lab[..., 0] = target[..., 0]
+    return from_lab(lab)
+
+
+def from_lab(lab):
+    """CIELAB float32 [H, W, 3], with colours that may be outside the gamut, as uint8 RGB."""
+    return np.uint8(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255, 0, 255).round())
 
 
 COLOR_MATCHES = {
