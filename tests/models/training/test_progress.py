@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.networks.pretrained import exported_step
 from models.training.learner import Learner, Recipe
-from models.training.progress import VALIDATION_BATCH, VALIDATION_PAIRS, preview, validate
-from tests.models.training.toy_gan import Network, Shape
+from models.training.progress import VALIDATION_BATCH, VALIDATION_PAIRS, note_best, preview, validate
+from models.training.run import read_best
+from tests.models.training.toy_gan import OPTIONS, Network, Shape, ToyGAN
 from utils.stop import Stop
 
 
@@ -78,6 +80,15 @@ def test_metrics_of_single_pictures_are_means_over_all_that_have_one():
 
     found = validate(stage([], metrics), Numbers(17), seed=0)
     assert found == {"number": 8.0, "even": np.mean([*range(0, 17, 2)])}
+
+
+def test_the_best_weights_are_those_of_the_lowest_value(tmp_path):
+    stage = ToyGAN(OPTIONS, tmp_path)
+    stage.to_minimise = lambda metrics: metrics["val_radius"]
+    for step, (value, best) in enumerate([(float("nan"), None), (3.0, 1), (5.0, 1), (2.0, 3), (2.0, 3), (float("-inf"), 3), (2.5, 3)]):
+        note_best(stage, tmp_path, step, {"val_radius": value})
+        assert read_best(tmp_path).get("toy", {}).get("step") == best == exported_step(tmp_path / "best" / "generator")
+    assert read_best(tmp_path)["toy"] == {"step": 3, "value": 2.0, "val_radius": 2.0}
 
 
 @pytest.mark.parametrize(("step", "files"), [(49, ["toy-00000049-raw.png", "toy-00000049.png"]), (60, ["toy-00000060.png"])])
