@@ -33,6 +33,14 @@ def test_photo_and_mask_are_mirrored_together_and_in_training_alone(pairs):
     assert shown(whole=True) == 1 and 0.2 < shown(whole=False) < 0.8
 
 
+def test_the_places_of_classes_are_those_of_the_mask_as_it_is_shown(pairs):
+    dataset = PhotosWithMasks(pairs, SIZE, whole=False, pixels=3)
+    for seed in range(8):  # mirrored and not
+        example = dataset.example(0, np.random.default_rng(seed))
+        labels, i = np.nonzero(example["pixels"] >= 0)
+        assert len(labels) > 30 and np.array_equal(example["mask"].ravel()[example["pixels"][labels, i]], labels)
+
+
 def test_everything_random_comes_from_the_generator_and_the_reference_is_on_its_own_account(pairs):
     dataset = PhotosWithMasks(pairs, SIZE, whole=True, reference=(16, 16), noise=5)
     a, b, c = (dataset.example(0, np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -3,26 +3,29 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jittor as jt
 import numpy as np
 import pytest
 
-from datasets.landscape import read_image
+from datasets.landscape import read_image, read_mask
 from datasets.loader import stack
+from datasets.pairs import Pair
 from datasets.transforms import to_array
 from models.diffusion.schedule import stratified
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
 from models.networks.pretrained import initialise, load_network, save_network
 from models.stages.latents import bring_to_scale, measure_latents
-from models.stages.segformer import SegformerStage, zoomed
-from models.stages.unet import UNetStage
+from models.stages.segformer import AugmentedPairs, SegformerStage, zoomed
+from models.stages.unet import LatentPairs, UNetStage
 from models.stages.vae import OPPONENT, VAEStage
 from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
 from utils.errors import UserError
+from utils.image import write_png
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +181,22 @@ def test_conditions_are_dropped_as_often_as_asked(unet_stage):
         assert 0.06 < share < 0.14
 
 
+def test_a_mask_is_mirrored_with_its_latents_and_the_reference_on_its_own_account(pairs):
+    """Latents that say whether they are mirrored."""
+    latents = SimpleNamespace(
+        posterior=lambda index, flip: np.stack([np.full((4, 8, 12), flip), np.zeros((4, 8, 12))]).astype(np.float32),
+        colors=lambda index: np.zeros(54, np.float32),
+    )
+    dataset, seen = LatentPairs(pairs, latents, 1.0, OPTIONS["unet"], None, training=False), set()
+    mask = read_mask(pairs[0].mask, (96, 64))
+    for seed in range(24):
+        example = dataset.example(0, np.random.default_rng(seed))
+        flip = int(example["latent"][0, 0, 0])
+        assert np.array_equal(example["mask"], mask[:, ::-1] if flip else mask)
+        seen.add((flip, int(example["reference"][0, 0, 0])))
+    assert len(seen) == 4 and not np.array_equal(mask, mask[:, ::-1])
+
+
 def test_state_goes_round(unet_stage, tmp_path):
     before = copies(unet_stage.learners["unet"].state())
     other = UNetStage(unet_stage.options, unet_stage.folder)
@@ -217,3 +236,18 @@ def test_a_zoomed_photo_and_its_mask_stay_together(seed):
     known = labels != UNKNOWN
     assert not cut[~known].any()
     assert (np.abs(cut[known][:, 0].astype(int) - 20 * labels[known]) <= 10).mean() > 0.8  # Lanczos blurs the borders
+
+
+def test_a_photo_in_other_light_is_mirrored_with_its_mask(tmp_path):
+    """One that shows its own mask, brighter from class to class, in whatever light."""
+    mask = np.kron(np.arange(12).reshape(3, 4), np.ones((32, 32))).astype(np.uint8)
+    write_png(tmp_path / "mask.png", mask)
+    write_png(tmp_path / "photo.png", np.repeat(20 * mask[..., None], 3, axis=2))
+    dataset, lights = AugmentedPairs([Pair("a", tmp_path / "photo.png", tmp_path / "mask.png")], (96, 64), whole=False), set()
+    for seed in range(8):
+        example = dataset.example(0, np.random.default_rng(seed))
+        classes = [label for label in np.unique(example["mask"]) if label != UNKNOWN and (example["mask"] == label).sum() > 100]
+        medians = [np.median(example["image"][:, example["mask"] == label], axis=1) for label in classes]
+        assert (np.diff(medians, axis=0) >= 0).all() and (np.ptp(medians, axis=0) > 0.5).all()
+        lights.add(tuple(np.round(medians[-1], 1)))
+    assert len(lights) > 4
