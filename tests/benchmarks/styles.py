@@ -27,6 +27,7 @@ from models.networks.weights import LITE0, packaged_weights
 from models.systems import SYSTEMS
 from models.training.run import read_run
 from tests.benchmarks.commands import call, copied
+from tests.benchmarks.duel import seconds
 from utils.errors import or_exit
 
 SIZE = (256, 192)  # compared in this size
@@ -77,14 +78,13 @@ def main() -> None:
     for name, words in ENTRANTS.items():
         folder = args.output_path.resolve() / name.replace(", ", "-").replace(" ", "_")
         copied(args.checkpoint, folder / "run", "state", "style", "best", "previews", "tensorboard", ".lock")
-        taken = 0.0
         if words is not None:
             given = ("--stage", "style", "--style_pictures", args.styles, "--steps", args.steps, *size, *words)
-            taken, _ = call("MainTrain.py", "--run", folder / "run", *data, *given)
+            call("MainTrain.py", "--run", folder / "run", *data, *given)
         painted = ("--checkpoint", folder / "run", "--input_path", args.styles, "--output_path", folder / "results")
         call("MainTest.py", *painted)
-        count = len({pair.stem.partition("/")[0] for pair in find_style_prompts(args.styles)})
-        lines.append(f"| {name} | {compared(folder / 'results', args.styles)} | {taken / count:.0f} s |")
+        taken = [sum(seconds(log, "style")) for log in (folder / "run" / "style").glob("*/log.jsonl")]  # of its steps, whenever taken
+        lines.append(f"| {name} | {compared(folder / 'results', args.styles)} | {np.mean(taken or [0]):.0f} s |")
         print(lines[-1], flush=True)
     head = "| | histogram: nearer than on average | nearer than any | features: nearer than on average | nearer than any | a style |"
     print("\n" + "\n".join([head, "|---|---|---|---|---|---|", *lines]))
