@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets.test_pairs import TestPair
 from models.networks.pretrained import WEIGHTS, exported_step
 from models.training.run import run_of
+from utils.checkpoint import weights_in
 from utils.options import show
 
 
@@ -31,6 +32,9 @@ def way_of(args: argparse.Namespace) -> dict[str, str]:
     if way.get("prompts"):
         with suppress(OSError, ValueError):  # who reads the prompts says it
             way["prompts"] = f"{way['prompts']} [{checksum(Path(way['prompts']))}]"
+    if way.get("lora"):
+        files = [weights_in(path) if path.is_dir() else path for path, _ in args.options.adapters]  # which may be trained on
+        way["lora"] = tuple(f"{word} [{checksum(file)}]" for word, file in zip(way["lora"], files, strict=True))
     way |= {name: getattr(args, name) for name in ("color_match", "amp", "seed", "use_sr", "best_of")}
     way |= {"sr_checkpoint": args.sr_checkpoint or "newest", "sr_tile": args.sr_tile} if args.use_sr else {}
     way |= {"best_by": args.best_by, "style_metric": args.style_metric, "judge": args.judge or "newest"} if args.best_of > 1 else {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from models.painters.latent_diffusion import PaintingOptions
 from models.painters.record import note_way, otherwise, record_of, way_of
 from tests.models.painters.test_pictures import PAIRS
 from utils.checkpoint import write_safetensors
@@ -84,6 +85,13 @@ def test_a_way_is_the_run_as_it_is_trained_and_what_decides_how_pictures_look(tm
         prompts.write_text(text)
         ways.append(way_of(Namespace(**vars(args) | {"options": Said(prompts=str(prompts))}))["prompts"])
     assert ways[0] != ways[1] and all(str(prompts) in each for each in ways)
+    adapters, file = [], tmp_path / "adapter" / "diffusion_pytorch_model.safetensors"
+    file.parent.mkdir()
+    for content in (b"of 100 steps", b"of 200 steps"):
+        file.write_bytes(content)
+        options = PaintingOptions(lora=(f"{file}:0.5", str(file.parent)))
+        adapters.append(way_of(Namespace(**vars(args) | {"options": options}))["lora"])
+    assert adapters[0] != adapters[1] and all(each.startswith(f"{file}:0.5 [") and f" {file.parent} [" in each for each in adapters)
     for missing in ("x" * 300, " ", str(tmp_path), "\0"):
         assert way_of(Namespace(**vars(args) | {"options": Said(prompts=missing)}))["prompts"] == missing
     assert way_of(Namespace(checkpoint=None)) == {}
