@@ -273,6 +273,24 @@ def test_gradients_that_are_never_finite_end_the_run(tmp_path, monkeypatch):
     assert states(tmp_path / "run") == ["step-00000004.safetensors", "step-00000008.safetensors"]
 
 
+def test_a_step_that_was_skipped_puts_a_save_off_to_the_next_one(tmp_path):
+    """In float16 now and then one is: its failure counts in a row alone, or nothing would be saved any more."""
+    saved = []
+
+    def overflow(stage):
+        loss, step = stage.generator_loss, stage.train_step
+
+        def stepping(batches, number):
+            saved.append(states(tmp_path / "run") if number > 4 else [])
+            stage.generator_loss = lambda batch: {"loss": loss(batch)["loss"] * (float("inf") if number == 3 else 1.0)}
+            return step(batches, number)
+
+        stage.train_step = stepping
+
+    assert trained(tmp_path / "run", change=overflow)
+    assert saved[5] == ["step-00000005.safetensors"] and saved[8] == ["step-00000005.safetensors", "step-00000008.safetensors"]
+
+
 def test_what_a_command_would_train_without_is_not_lost(whole, tmp_path):
     """As where the package of a discriminator's features is gone when a run goes on."""
     shutil.copytree(whole, tmp_path / "run")
