@@ -1,5 +1,6 @@
 """What a run shows and leaves behind while it trains: validation, previews, exported networks, and the best of them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.stop import Stop
 VALIDATION_PAIRS = 160  # validated on at most: more would cost minutes and change little
 VALIDATION_BATCH = 8  # at most, however many a training step takes: one process has the memory for these
 PREVIEW_PAIRS = 4
+FAR_WORSE = 1.2  # times the best validation: more than noise, and less than a UNet loses that no longer sees its conditions
 YOUNG = 5.0  # an average of weights that has seen fewer steps than so many times its memory, 1 / (1 − decay), lags far behind them
 
 
@@ -84,9 +86,17 @@ def is_exported(stage, folder: Path, step: int) -> bool:
 
 
 def note_best(stage, folder: Path, step: int, metrics: dict[str, float]) -> None:
-    """Keeps the weights of the best validation in <run>/best, and says in best.json which step they are of."""
+    """Keeps the weights of the best validation in <run>/best, and says in best.json which step they are of. A validation that is far worse
+    is said: by itself, training that has collapsed goes on to its last step."""
     best = read_best(folder)
-    value = stage.to_minimise(metrics)
-    if np.isfinite(value) and value < best.get(stage.name, {}).get("value", np.inf):
+    value, so_far = stage.to_minimise(metrics), best.get(stage.name, {"step": 0, "value": np.inf})
+    if 0 < FAR_WORSE * so_far["value"] < value:
+        tqdm.write(
+            f"Stage {stage.name}: the validation of step {step} is {value:.4g}, and that of step {so_far['step']}, whose weights are in "
+            f"{folder / 'best'}, was {so_far['value']:.4g}. Where that lasts, training has collapsed, or learns its photos by heart: paint "
+            f"with these weights, or train anew with a lower --{stage.name}_lr.",
+            file=sys.stderr,
+        )
+    if np.isfinite(value) and value < so_far["value"]:
         export(stage, folder / "best", step)
         write_json(folder / "best" / "best.json", best | {stage.name: {"step": step, "value": value, **metrics}})

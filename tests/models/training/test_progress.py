@@ -91,6 +91,17 @@ def test_the_best_weights_are_those_of_the_lowest_value(tmp_path):
     assert read_best(tmp_path)["toy"] == {"step": 3, "value": 2.0, "val_radius": 2.0}
 
 
+@pytest.mark.parametrize(("best", "value", "said"), [(2.0, 2.3, False), (2.0, 2.5, True), (-30.0, -20.0, False)])
+def test_a_validation_that_is_far_worse_is_said(tmp_path, capsys, best, value, said):
+    stage = ToyGAN(OPTIONS, tmp_path)
+    stage.to_minimise = lambda metrics: metrics["val_radius"]
+    note_best(stage, tmp_path, 10, {"val_radius": best})
+    assert not capsys.readouterr().err
+    note_best(stage, tmp_path, 20, {"val_radius": value})
+    err = capsys.readouterr().err
+    assert ("step 20" in err and "step 10" in err and "--toy_lr" in err) if said else not err
+
+
 @pytest.mark.parametrize(("step", "files"), [(49, ["toy-00000049-raw.png", "toy-00000049.png"]), (60, ["toy-00000060.png"])])
 def test_the_preview_of_a_young_run_shows_the_weights_beside_their_average(tmp_path, step, files):
     network = Network(Shape())
