@@ -55,8 +55,8 @@ DIFFUSION = {
         ),
         "unet": UNetStage.Options(
             **TINY, channels=(64, 128, 192), layers=1, attention=(0, 0, 1), heads=4, norm_groups=4, cross_attention_dim=128,
-            mask_channels=(16, 32, 64), steps=200, batch_size=8, lr=1e-3, max_norm=0.3, text_channels=128, text_layers=2,
-            text_vocabulary=1024,
+            mask_channels=(16, 32, 64), linear_start=1, steps=200, batch_size=8, lr=1e-3, max_norm=0.3, text_channels=128,
+            text_layers=2, text_vocabulary=1024,
         ),
         "decoder": DecoderStage.Options(
             **TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, perceptual_weight=0.25, adversarial_weight=0.01,

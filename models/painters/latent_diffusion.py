@@ -235,8 +235,8 @@ class LatentDiffusion:
             x.sync()
             if each_step:
                 each_step(step, len(timesteps), as_array(denoiser.clean))
-        if not self.words or not self.conditioner.config.linear_start or "reference" in scales:
-            return x  # a reference has told the light; without a linear start words may not have learnt what photos look like
+        if self.options.words != 1 or "reference" in scales:
+            return x  # a reference has told the light, or words, which stood alone, have not learnt what photos look like
         (_, conditions, _), _ = given
         return toned(x, conditions.statistics, options.text_tone)
 

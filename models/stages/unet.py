@@ -52,7 +52,9 @@ class UNetOptions(StageOptions):
     zero_snr: int = option(1, "1: the last timestep is pure noise (Lin et al. 2023); 0: it is not quite", choices=(0, 1), fixed=True)
     prediction_type: str = option("v_prediction", "what the network predicts", choices=PREDICTION_TYPES, fixed=True)
     min_snr_gamma: float = option(5.0, "bound of the Min-SNR weights (Hang et al. 2023)", least=1e-6)
-    linear_start: int = option(1, "1: learn what a linear estimate leaves; 0: all of the prediction", choices=(0, 1), fixed=True)
+    linear_start: int = option(
+        0, "1: learn what a linear estimate leaves, for a few hundred steps; 0: all of the prediction", choices=(0, 1), fixed=True
+    )
     whiten: int = option(1, "1: latents of unit variance in every channel; 0: one scale for all", choices=(0, 1), fixed=True)
     drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three", least=0, most=1 / 3)
     words: int = option(0, "0: none; 1: captions beside mask and reference; 2: captions alone", choices=CONDITIONS, fixed=True)
