@@ -25,6 +25,7 @@ TAKEN_AWAY = {  # the first stage that it changes, and how
     "nothing": ("decoder", ""),
     "the linear start": ("unet", "--unet_linear_start 0"),
     "whitening": ("unet", "--unet_whiten 0"),
+    "the linear start and whitening": ("unet", "--unet_linear_start 0 --unet_whiten 0"),
     "the perceptual loss": ("decoder", "--decoder_perceptual_weight 0"),
     "the adversarial loss": ("decoder", "--decoder_adversarial_weight 0"),
     "noise on the latents": ("decoder", "--decoder_latent_noise 0"),
