@@ -114,7 +114,7 @@ def match_lab(image, reference):
 
     Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001, eq. 10-11, in CIELAB instead of l-alpha-beta.
     """
-    lab, target = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
+    lab, target = to_lab(image), to_lab(reference)
     gain = np.minimum(target.std((0, 1)) / np.maximum(lab.std((0, 1)), 1e-3), MAX_GAIN)
     return from_lab(np.float32((lab - lab.mean((0, 1))) * gain + target.mean((0, 1))))
 
@@ -131,10 +131,15 @@ def match_histogram(image, reference):
         present = theirs > 0  # elsewhere the reference's distribution is flat and has no inverse
         table = np.interp(ours.cumsum() / ours.sum(), (theirs.cumsum() / theirs.sum())[present], np.arange(256)[present])
         matched[..., channel] = np.uint8(table.round())[image[..., channel]]
-    lab, target = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, matched))
+    lab, target = to_lab(image), to_lab(matched)
     lab[..., 1:] += cv2.GaussianBlur(target[..., 1:] - lab[..., 1:], (0, 0), COLOR_REACH * image.shape[1])
     lab[..., 0] = target[..., 0]
     return from_lab(lab)
+
+
+def to_lab(image):
+    """A picture uint8 RGB [H, W, 3] in CIELAB, float32."""
+    return cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2LAB)
 
 
 def from_lab(lab):

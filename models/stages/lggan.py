@@ -26,7 +26,7 @@ from models.networks.lggan import DOWNSCALE, LGGAN, LGGANConfig
 from models.ops.transpose import swap_last_axes
 from models.stages.photos import PhotosWithMasks
 from models.training.learner import Learner, Recipe, verdict
-from models.training.options import StageOptions
+from models.training.options import MOST_EXAMPLES, MOST_PIXELS, StageOptions
 from utils import parallel
 from utils.image import colorize_mask
 from utils.lr_schedule import warmup_linear
@@ -42,11 +42,11 @@ WEIGHTS = (  # before and after the change; the adversarial loss weighs 1
 @dataclass(frozen=True)
 class LGGANOptions(StageOptions):
     width: int = option(
-        256, "of the pictures it works on, in pixels; results are always written at 512x384", least=1, most=8192, fixed=True
+        256, "of the pictures it works on, in pixels; results are always written at 512x384", least=1, most=MOST_PIXELS, fixed=True
     )
-    height: int = option(192, "of the same", least=1, most=8192, fixed=True)
+    height: int = option(192, "of the same", least=1, most=MOST_PIXELS, fixed=True)
     steps: int = option(600_000, "updates of each of the two", least=1)
-    batch_size: int = option(2, "examples a micro-batch, of all processes together", least=1, most=4096)
+    batch_size: int = option(2, "examples a micro-batch, of all processes together", least=1, most=MOST_EXAMPLES)
     warmup: int = option(1, "steps in which the learning rates rise; they are held to 5/12 of the steps, and then fall on a line", least=1)
     weight_decay: float = option(0.0, "of AdamW", least=0)
     max_norm: float = option(1000.0, "gradients are clipped to this norm", least=1e-12)

@@ -17,15 +17,15 @@ from models.metrics.reconstruction import psnr
 from models.networks.layers import edited, zeros_
 from models.networks.rcan import BORDER, RCAN, SCALE, RCANConfig, double
 from models.training.learner import Learner, Recipe
-from models.training.options import StageOptions
+from models.training.options import MOST_EXAMPLES, MOST_PIXELS, StageOptions
 from utils.lr_schedule import warmup_halving
 from utils.options import option
 
 
 @dataclass(frozen=True)
 class RCANOptions(StageOptions):
-    width: int = option(512, "of the photos that it learns to make of their halves, in pixels", least=1, most=8192, fixed=True)
-    height: int = option(384, "of the same", least=1, most=8192, fixed=True)
+    width: int = option(512, "of the photos that it learns to make of their halves, in pixels", least=1, most=MOST_PIXELS, fixed=True)
+    height: int = option(384, "of the same", least=1, most=MOST_PIXELS, fixed=True)
     groups: int = option(10, "residual groups", least=1, fixed=True)
     blocks: int = option(20, "residual channel attention blocks of each group", least=1, fixed=True)
     channels: int = option(64, "features", least=3, fixed=True)
@@ -33,7 +33,7 @@ class RCANOptions(StageOptions):
     patch: int = option(96, "it is trained on random squares of photos of so many pixels a side", least=6 * BORDER)
     degraded: float = option(0.5, "share of the examples in which the half has a painted picture's faults", least=0, most=1)
     steps: int = option(32_000, "updates", least=1)
-    batch_size: int = option(32, "examples a micro-batch, of all processes together", least=1, most=4096)
+    batch_size: int = option(32, "examples a micro-batch, of all processes together", least=1, most=MOST_EXAMPLES)
     lr: float = option(2e-4, "learning rate after the warm-up", least=1e-12)
     warmup: int = option(1, "steps in which the learning rate rises", least=1)
     halve_every: int = option(8000, "steps after which the learning rate is halved, again and again", least=1)

@@ -21,7 +21,7 @@ from models.stages.captions import all_captions, as_tokens
 from models.stages.latents import cache_latents
 from models.stages.unet import LatentPairs, UNetStage, options_beside, size_faults
 from models.training.learner import Learner
-from models.training.options import StageOptions
+from models.training.options import MOST_EXAMPLES, StageOptions
 from utils.errors import UserError
 from utils.options import option
 
@@ -31,7 +31,7 @@ class StyleOptions(StageOptions):
     pictures: str = option("", "folder of the styles, each <NN>/images/<description>.png")
     rank: int = option(4, "of the adapters", least=1, fixed=True)
     steps: int = option(700, "updates, of each style", least=1)
-    batch_size: int = option(1, "examples a micro-batch, of all processes together", least=1, most=4096)
+    batch_size: int = option(1, "examples a micro-batch, of all processes together", least=1, most=MOST_EXAMPLES)
     warmup: int = option(50, "steps in which the learning rate rises; then it falls as a cosine", least=1)
     ema: float = option(0.99, "decay of the averaged weights", least=0, most=0.999999)
     text_lr: float = option(4e-5, "highest learning rate of the text encoder's adapters; --style_lr is the UNet's", least=1e-12)

@@ -7,16 +7,18 @@ from models.training.learner import Recipe
 from utils.lr_schedule import warmup_cosine
 from utils.options import option
 
+MOST_PIXELS, MOST_EXAMPLES = 8192, 4096  # a side, and at once; of stages with defaults of their own too
+
 
 @dataclass(frozen=True)
 class StageOptions:
     width: int = option(
-        512, "of the pictures it works on, in pixels; results are always written at 512x384", least=1, most=8192, fixed=True
+        512, "of the pictures it works on, in pixels; results are always written at 512x384", least=1, most=MOST_PIXELS, fixed=True
     )
-    height: int = option(384, "of the same", least=1, most=8192, fixed=True)
+    height: int = option(384, "of the same", least=1, most=MOST_PIXELS, fixed=True)
     steps: int = option(100_000, "updates", least=1)
-    batch_size: int = option(8, "examples a micro-batch, of all processes together", least=1, most=4096)
-    accumulate: int = option(1, "micro-batches a step", least=1, most=4096)
+    batch_size: int = option(8, "examples a micro-batch, of all processes together", least=1, most=MOST_EXAMPLES)
+    accumulate: int = option(1, "micro-batches a step", least=1, most=MOST_EXAMPLES)
     lr: float = option(1e-4, "highest learning rate, reached after the warm-up", least=1e-12)
     warmup: int = option(1000, "steps in which the learning rate rises; then it falls as a cosine", least=1)
     weight_decay: float = option(0.01, "of AdamW", least=0)

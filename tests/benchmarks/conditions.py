@@ -32,11 +32,11 @@ from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions
 from models.systems import SYSTEMS
 from models.training.run import read_run, run_of
 from utils.errors import or_exit
-from utils.image import colorize_mask, contact_sheet, write_png
+from utils.image import colorize_mask, contact_sheet, to_lab, write_png
 
 
 def mean_lab(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(axis=0)
+    return to_lab(image).mean(axis=(0, 1))
 
 
 def edges(image: np.ndarray) -> np.ndarray:
