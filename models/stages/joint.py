@@ -5,7 +5,8 @@ No gradient of the diffusion loss goes into the encoder. It would make latents t
 statistics instead of a fixed scale (there: batch normalisation without weights). These are folded into the autoencoder that is exported, so
 that painting and other programs read it as any other. Batches are small here, and the mean colour of a few pictures is not that of all:
 the statistics are followed slowly, and used as they are in painting (Ioffe 2017, "Batch renormalization"). What the UNet's estimates look
-like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves.
+like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves. But it learns from what the UNet paints, as in
+stage decoder: without, it forgets to see through the UNet's faults.
 
 What the latents are all together, mean, scale and correlation, is bounded by a loss. Latents that drift away or lose a dimension in spite
 of it end the training, before anything is saved.
@@ -27,9 +28,10 @@ from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionModel
-from models.painters.latent_diffusion import LatentDiffusion, decoder_folder
+from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions, decoder_folder
 from models.stages.decoder import PictureLosses
 from models.stages.latents import folded, whitening
+from models.stages.painted_latents import LEVELS, STEPS
 from models.stages.unet import UNetOptions, UNetStage, options_beside, size_faults, with_some_left_out
 from models.stages.vae import LOGVAR_BOUND, crop_faults
 from models.training.learner import Learner, Recipe
@@ -41,6 +43,7 @@ from utils.lr_schedule import warmup_cosine
 from utils.options import option
 
 PACE = 0.05  # of the way to a batch's statistics the running ones go with each
+PAINTED = 4  # one picture in so many is decoded from latents that the UNet paints: these take STEPS steps of sampling, with guidance
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,21 @@ class JointPairs:
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """image: float32 [3, H, W] in −1..1; crop: the same, [3, h, w]; shown: the reference, a part of the photo smaller than it by a
-        token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; noise [4, H/f, W/f] for the process, sample and crop_sample
-        for the posteriors of picture and crop, all normal; level: 0..1, by which noise on the crop's latents is scaled."""
+        """image: float32 [3, H, W] in −1..1; crop: of it, [3, h, w], from the latent cell `place` = (row, column) on; shown: the reference,
+        a part of the photo smaller than it by a token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; noise
+        [4, H/f, W/f] for the process, sample and crop_sample for the posteriors of picture and crop, all normal; level: 0..1, by which
+        noise on the crop's latents is scaled; seed: of what is painted."""
         pair, size = self.pairs[index], self.options.size
         photo, mask = read_image(pair.image, size), read_mask(pair.mask, size)
         array, smaller = to_array(photo), self.options.patch_size * self.cell
         image, mask = (array[..., ::-1], mask[:, ::-1]) if rng.random() < 0.5 else (array, mask)
         shown = random_flip(random_crop(array, array.shape[1] - smaller, array.shape[2] - smaller, rng), rng)
-        crop = random_flip(random_crop(array, self.crop[1], self.crop[0], rng), rng)
+        f, (w, h) = self.cell, self.crop
+        top, left = (int(rng.integers((whole - part) // f + 1)) for whole, part in zip(image.shape[1:], (h, w), strict=True))
+        crop = image[:, f * top : f * top + h, f * left : f * left + w]
         example = {"image": image, "crop": crop, "shown": shown, "mask": mask}
         example = {name: np.ascontiguousarray(part) for name, part in example.items()}
+        example |= {"place": np.array([top, left]), "seed": np.array(rng.integers(1 << 31))}
         for name, (_, h, w) in (("noise", image.shape), ("sample", image.shape), ("crop_sample", crop.shape)):
             example[name] = rng.standard_normal((self.channels, h // self.cell, w // self.cell), np.float32)
         example |= {"time": np.array(rng.random()), "level": np.array(rng.random(), np.float32)}
@@ -116,6 +123,11 @@ class LatentStatistics(nn.Module):
         mean, covariance = moments(self.state_dict())
         centred = latents - mean.astype(np.float32)[:, None, None]
         return np.einsum("ij,bjhw->bihw", whitening(covariance)[0].astype(np.float32), centred)
+
+    def as_they_were(self, normalised: np.ndarray) -> np.ndarray:
+        """The latents that `normalised` makes these of."""
+        mean, covariance = (part.astype(np.float32) for part in moments(self.state_dict()))
+        return np.einsum("ij,bjhw->bihw", whitening(covariance)[1].astype(np.float32), normalised) + mean[:, None, None]
 
     def drift(self, latents: jt.Var) -> jt.Var:
         """A scalar whose gradient is that of KL(N(mean, covariance) ‖ N(0, 1)) / C, in latents [B, C, h, w] that have a part in mean and
@@ -200,8 +212,9 @@ class JointStage(UNetStage):
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         """The UNet's step on the latents as they are, the autoencoder's, and the discriminator's on what that has just made. Raises
         TrainingError where the latents have left their bounds."""
-        judged = []
-        scalars = self.learners["unet"].step(self.losses, [self.encoded(batch, step) for batch in batches], step)
+        judged, batches = [], [self.encoded(batch, step) for batch in batches]
+        scalars = self.learners["unet"].step(self.losses, batches, step)
+        batches = [batch | {"painted": self.painted(batch, step)} for batch in batches]
         moved = self.learners["vae"].step(partial(self.vae_losses, step=step, judged=judged), batches, step)
         scalars |= {f"vae_{name}": value for name, value in moved.items()} | self.picture_losses.judge(judged, step)
         return scalars | self.statistics.summary()
@@ -219,9 +232,22 @@ class JointStage(UNetStage):
                 self.check(self.statistics.summary(), step)  # first: nan cannot be whitened
         return batch | {"latent": self.statistics.normalised(latent), "reference": self.statistics.normalised(reference)}
 
+    def painted(self, batch: dict[str, np.ndarray], step: int) -> np.ndarray:
+        """Latents [B / PAINTED, 4, h/f, w/f] of the first crops, as `painted_latents` has them, of the latents that the autoencoder has
+        now."""
+        some = {name: array[: max(1, len(array) // PAINTED)] for name, array in batch.items()}
+        options = PaintingOptions(steps=STEPS, ref_start=LEVELS[step % len(LEVELS)])
+        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner)
+        with jt.no_grad():
+            seeds = [int(seed) for seed in some["seed"]]
+            latents = painter.sample(some["mask"], some["latent"], some["colors"], [""] * len(seeds), seeds, options).numpy()
+        h, w = (side // self.vae.config.downscale for side in (self.own.crop_height, self.own.crop_width))
+        crops = [latent[:, y : y + h, x : x + w] for latent, (y, x) in zip(latents, some["place"], strict=True)]
+        return self.statistics.as_they_were(np.stack(crops))
+
     def vae_losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
-        """Those of pictures that are decoded from noisy latents; β KL(q(z|x) ‖ N(0, 1)), which bounds each posterior; and what bounds all
-        of them together."""
+        """Those of pictures that are decoded from noisy latents, and from painted ones; β KL(q(z|x) ‖ N(0, 1)), which bounds each
+        posterior; and what bounds all of them together."""
         image = jt.array(batch["crop"])
         mean, logvar = self.vae.posterior(image)
         logvar = jt.clamp(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
@@ -230,6 +256,7 @@ class JointStage(UNetStage):
         spread = (mean - mean.mean(dims=(0, 2, 3), keepdims=True)).sqr().mean(dims=(2, 3), keepdims=True).mean(dim=0, keepdims=True)
         share = (self.own.latent_noise * batch["level"].reshape(-1, 1, 1, 1)) ** 2
         latents = mean + (variance + jt.array(share) * spread).sqrt() * jt.array(batch["crop_sample"])
+        latents = jt.concat([jt.array(batch["painted"]), latents[len(batch["painted"]) :]])
         parts = self.picture_losses(self.vae.reconstruct(latents), image, step, judged)
         parts["kl"] = kl_divergence(mean, variance.sqrt(), logvar)
         parts["loss"] = parts["loss"] + self.own.kl_weight * parts["kl"] + self.own.drift_weight * self.statistics.drift(mean)
