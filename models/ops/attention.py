@@ -13,7 +13,8 @@ from models.ops.kernels import code, cuda_header, has_tensor_cores, on_cuda
 from models.ops.transpose import swap_last_axes
 
 # Queries are taken in blocks of 64, which lie along the vector lanes: scores are kept as Sᵀ [keys, queries] and the output as Oᵀ
-# [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries.
+# [D, queries], so that softmax is elementwise over lanes and D may be anything. The last block is filled up with zero queries. Vectors
+# and the exponential are written out: left to itself, the compiler takes half as many lanes as processors with AVX-512 have.
 CPU_HEADER = r"""
 #include <algorithm>
 #include <cmath>
@@ -22,35 +23,53 @@ CPU_HEADER = r"""
 namespace {
 
 const int64_t QUERIES = 64, KEYS = 64;  // of a block
+const float LOG_2 = 0.69314718f;  // scores are to the base of 2
+const int32_t INFINITE = 0x7f800000;  // the bits of an exponent
 
-typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
+#ifdef __AVX512F__
+const int LANES = 16, ROWS = 8;  // 8 rows of two vectors each, of 32 registers
+#else
+const int LANES = 8, ROWS = 4;  // of 16
+#endif
+typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// R rows and 16 columns of c += a · b, where a's elements are a_row apart down and a_column apart along.
+// R rows and two vectors of columns of c += a · b, where a's elements are a_row apart down and a_column apart along.
 template <int R>
 inline void multiply_tile(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_column,
                           const float* b, int64_t b_row, int64_t depth) {
     Vector left[R], right[R];
-    for (int r = 0; r < R; r++) left[r] = *(Vector*)(c + r * c_row), right[r] = *(Vector*)(c + r * c_row + 8);
+    for (int r = 0; r < R; r++) left[r] = *(Vector*)(c + r * c_row), right[r] = *(Vector*)(c + r * c_row + LANES);
     for (int64_t k = 0; k < depth; k++) {
-        Vector b_left = *(const Vector*)(b + k * b_row), b_right = *(const Vector*)(b + k * b_row + 8);
+        Vector b_left = *(const Vector*)(b + k * b_row), b_right = *(const Vector*)(b + k * b_row + LANES);
         for (int r = 0; r < R; r++) {
             float scalar = a[r * a_row + k * a_column];
             left[r] += scalar * b_left, right[r] += scalar * b_right;
         }
     }
-    for (int r = 0; r < R; r++) *(Vector*)(c + r * c_row) = left[r], *(Vector*)(c + r * c_row + 8) = right[r];
+    for (int r = 0; r < R; r++) *(Vector*)(c + r * c_row) = left[r], *(Vector*)(c + r * c_row + LANES) = right[r];
 }
 
-// c [rows, columns] += a [rows, depth] · b [depth, columns]; columns is a multiple of 16.
+// c [rows, columns] += a [rows, depth] · b [depth, columns]; columns is a multiple of two vectors.
 void multiply(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row,
               int64_t rows, int64_t columns, int64_t depth) {
-    for (int64_t j = 0; j < columns; j += 16) {
+    for (int64_t j = 0; j < columns; j += 2 * LANES) {
         int64_t i = 0;
-        for (; i + 4 <= rows; i += 4)
-            multiply_tile<4>(c + i * c_row + j, c_row, a + i * a_row, a_row, a_column, b + j, b_row, depth);
+        for (; i + ROWS <= rows; i += ROWS)
+            multiply_tile<ROWS>(c + i * c_row + j, c_row, a + i * a_row, a_row, a_column, b + j, b_row, depth);
         for (; i < rows; i++)
             multiply_tile<1>(c + i * c_row + j, c_row, a + i * a_row, a_row, a_column, b + j, b_row, depth);
     }
+}
+
+// 2^x of x <= 0: that of the nearest integer, by the exponent's bits, times a Taylor series of what is left.
+inline Vector power_of_two(Vector x) {
+    Vector least = Vector{} - 126;
+    x = x > least ? x : least;
+    Integers whole = __builtin_convertvector(x - 0.5f, Integers);  // which cuts off towards 0
+    Vector part = (x - __builtin_convertvector(whole, Vector)) * LOG_2;
+    Vector series = 1 + part * (1 + part * (1 / 2.f + part * (1 / 6.f + part * (1 / 24.f + part * (1 / 120.f + part * (1 / 720.f))))));
+    return (Vector)((Integers)series + (whole << 23));
 }
 
 // A block of rows x [count, D] · scale as columns, [D, QUERIES]; columns past count are zero.
@@ -71,7 +90,7 @@ void forward_block(const float* q, const float* k, const float* v, float* o, flo
     scratch.resize(2 * d * QUERIES + KEYS * QUERIES);
     float *qt = scratch.data(), *ot = qt + d * QUERIES, *st = ot + d * QUERIES;
     float top[QUERIES], total[QUERIES];
-    load_columns(qt, q, count, d, scale);
+    load_columns(qt, q, count, d, scale / LOG_2);
     std::fill_n(ot, d * QUERIES, 0.f);
     std::fill_n(top, QUERIES, -1e30f);
     std::fill_n(total, QUERIES, 0.f);
@@ -80,27 +99,28 @@ void forward_block(const float* q, const float* k, const float* v, float* o, flo
         std::fill_n(st, keys * QUERIES, 0.f);
         multiply(st, QUERIES, k + start * d, d, 1, qt, QUERIES, keys, QUERIES, d);
         // Everything so far is relative to the largest score so far: bring it to the new one.
-        float new_top[QUERIES];
-        std::copy_n(top, QUERIES, new_top);
-        for (int64_t j = 0; j < keys; j++)
-            for (int64_t i = 0; i < QUERIES; i++) new_top[i] = std::max(new_top[i], st[j * QUERIES + i]);
-        float shrink[QUERIES];
-        for (int64_t i = 0; i < QUERIES; i++) {
-            shrink[i] = expf(top[i] - new_top[i]);
-            total[i] *= shrink[i];
-            top[i] = new_top[i];
-        }
-        for (int64_t e = 0; e < d; e++)
-            for (int64_t i = 0; i < QUERIES; i++) ot[e * QUERIES + i] *= shrink[i];
-        for (int64_t j = 0; j < keys; j++)
-            for (int64_t i = 0; i < QUERIES; i++) {
-                st[j * QUERIES + i] = expf(st[j * QUERIES + i] - top[i]);
-                total[i] += st[j * QUERIES + i];
+        for (int64_t i = 0; i < QUERIES; i += LANES) {
+            Vector before = *(Vector*)(top + i), now = before, all = {};
+            for (int64_t j = 0; j < keys; j++) {
+                Vector score = *(Vector*)(st + j * QUERIES + i);
+                now = score > now ? score : now;
+                all += score;
             }
+            // The compiler takes all for finite. Where a score is not, bits of 1 alone make the sum no number, and so the output.
+            Integers broken = ((Integers)all & INFINITE) == INFINITE;
+            Vector shrink = power_of_two(before - now), sum = (Vector)((Integers)(*(Vector*)(total + i) * shrink) | broken);
+            for (int64_t e = 0; e < d; e++) *(Vector*)(ot + e * QUERIES + i) *= shrink;
+            for (int64_t j = 0; j < keys; j++) {
+                Vector p = power_of_two(*(Vector*)(st + j * QUERIES + i) - now);
+                *(Vector*)(st + j * QUERIES + i) = p;
+                sum += p;
+            }
+            *(Vector*)(top + i) = now, *(Vector*)(total + i) = sum;
+        }
         multiply(ot, QUERIES, v + start * d, 1, d, st, QUERIES, d, QUERIES, keys);
     }
     for (int64_t i = 0; i < count; i++) {
-        logsumexp[i] = top[i] + logf(total[i]);
+        logsumexp[i] = top[i] + log2f(total[i]);
         for (int64_t e = 0; e < d; e++) o[i * d + e] = ot[e * QUERIES + i] / total[i];
     }
 }
@@ -108,14 +128,15 @@ void forward_block(const float* q, const float* k, const float* v, float* o, flo
 // dq [n, D], dk and dv [m, D] of one head: query blocks in order, each recomputing its probabilities from logsumexp.
 void backward_head(const float* q, const float* k, const float* v, const float* o, const float* logsumexp, const float* d_o,
                    float* dq, float* dk, float* dv, int64_t n, int64_t m, int64_t d, float scale) {
-    int64_t padded_d = (d + 15) / 16 * 16, columns = d * QUERIES, rows = QUERIES * padded_d, block = KEYS * QUERIES;
+    int64_t tile = 2 * LANES, padded_d = (d + tile - 1) / tile * tile;
+    int64_t columns = d * QUERIES, rows = QUERIES * padded_d, block = KEYS * QUERIES;
     std::vector<float> scratch(3 * columns + 2 * rows + 2 * block + 2 * m * padded_d, 0.f);
     float *qt = scratch.data(), *d_ot = qt + columns, *dqt = d_ot + columns, *q_rows = dqt + columns, *d_o_rows = q_rows + rows;
     float *st = d_o_rows + rows, *dst = st + block, *dk_rows = dst + block, *dv_rows = dk_rows + m * padded_d;
     float lse[QUERIES], delta[QUERIES];  // delta: Σ p · dp of a query, which is its do · o
     for (int64_t first = 0; first < n; first += QUERIES) {
         int64_t count = std::min(QUERIES, n - first);
-        load_columns(qt, q + first * d, count, d, scale);
+        load_columns(qt, q + first * d, count, d, scale / LOG_2);
         load_columns(d_ot, d_o + first * d, count, d, 1);
         load_rows(q_rows, q + first * d, count, d, padded_d, scale);
         load_rows(d_o_rows, d_o + first * d, count, d, padded_d, 1);
@@ -131,10 +152,10 @@ void backward_head(const float* q, const float* k, const float* v, const float* 
             multiply(st, QUERIES, k + start * d, d, 1, qt, QUERIES, keys, QUERIES, d);
             multiply(dst, QUERIES, v + start * d, d, 1, d_ot, QUERIES, keys, QUERIES, d);
             for (int64_t j = 0; j < keys; j++)
-                for (int64_t i = 0; i < QUERIES; i++) {
-                    float p = expf(st[j * QUERIES + i] - lse[i]);
-                    st[j * QUERIES + i] = p;
-                    dst[j * QUERIES + i] = p * (dst[j * QUERIES + i] - delta[i]);
+                for (int64_t i = 0; i < QUERIES; i += LANES) {
+                    Vector *score = (Vector*)(st + j * QUERIES + i), *d_score = (Vector*)(dst + j * QUERIES + i);
+                    *score = power_of_two(*score - *(Vector*)(lse + i));
+                    *d_score = *score * (*d_score - *(Vector*)(delta + i));
                 }
             multiply(dqt, QUERIES, k + start * d, 1, d, dst, QUERIES, d, QUERIES, keys);
             multiply(dv_rows + start * padded_d, padded_d, st, QUERIES, 1, d_o_rows, padded_d, keys, padded_d, QUERIES);

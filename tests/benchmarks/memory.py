@@ -2,6 +2,7 @@
 
     python tests/benchmarks/memory.py --preset small --batch_size 8
     python tests/benchmarks/memory.py --system lggan --preset base --width 256 --height 192 --batch_size 2
+    python tests/benchmarks/memory.py --system text --preset tiny --batch_size 8 --measure style
 
 Processes of their own do what MainTrain.py and MainTest.py do, on drawn pictures and with random weights. Printed is the most memory that
 they had beyond what Python and Jittor take: the resident set, kernels and libraries included, so on the CPU only.
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,18 +39,21 @@ from datasets.landscape import read_image, read_mask
 from datasets.loader import stack
 from datasets.pairs import check_training_pairs
 from datasets.synthetic.write import write_dataset
+from datasets.synthetic.write_styles import write_styles
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner
 from models.networks.pretrained import save_network
 from models.networks.recompute import recomputation
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion
+from models.stages.unet import UNetStage
 from models.systems import SYSTEMS
 from models.training.options import StageOptions
 from models.training.progress import VALIDATION_BATCH, export, validate
 from models.training.run import Run, write_run
 from utils.checkpoint import module_arrays
 
+PREPARING = "preparing"  # a process of its own too, which leaves no memory behind
 PAINTING = {name: system for name, system in SYSTEMS.items() if system.painter}
 
 
@@ -59,7 +64,10 @@ def chosen_options(args: argparse.Namespace) -> dict[str, StageOptions]:
         for name, preset in SYSTEMS[args.system].presets[args.preset].items()
     }
     cropping = [name for name in options if hasattr(options[name], "crop_width")]
-    return options | {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in cropping}
+    options |= {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in cropping}
+    if args.low_rank:
+        options["control"] = replace(options["control"], form="low_rank")
+    return options
 
 
 def peak_memory() -> int:
@@ -98,20 +106,25 @@ def tensors(action: Callable[[], object]) -> float:
     return found
 
 
+def what_stages_begin_with(args: argparse.Namespace, options: dict[str, StageOptions], folder: Path) -> None:
+    """A run that has learnt nothing: autoencoder, UNet, and what reads captions."""
+    vae = AutoencoderKL(options["vae"].network)
+    vae.config.scaling_factor = 1.0  # of latents that are whitened
+    save_network(vae, module_arrays(vae), folder / "vae")
+    write_run(Run(folder, args.system, args.preset, options))
+    unet = UNetStage(options["unet"], folder)
+    pairs = check_training_pairs(folder / "data")
+    unet.datasets(pairs, pairs)  # captions make the words that a text encoder knows
+    shutil.rmtree(folder / "latents")  # to encode is what is measured
+    export(unet, folder, 0)
+
+
 def training(stage_class: type, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
     """Memory of a stage, and seconds of a step. Leaves the gradients in `folder`."""
     pairs = check_training_pairs(folder / "data")
-    if stage_class.builds_on:  # then it begins with an autoencoder that is trained
-        vae = AutoencoderKL(options["vae"].network)
-        save_network(vae, module_arrays(vae), folder / "vae")
-        if "unet" in stage_class.builds_on:  # and what says what the UNet's options are
-            for name, network in networks_of(options["unet"], vae).items():
-                save_network(network, module_arrays(network), folder / name)
-            write_run(Run(folder, "diffusion", "small", options))
-        del vae
-        jt.gc()
+    jt.gc()
     meter = Meter()
-    stage = stage_class(options[stage_class.name], folder)
+    stage = stage_class(options[stage_class.name], folder / "style" / "01" if stage_class.name == "style" else folder)
     meter.rest()
     sets = []
     meter.peak("encoding", lambda: sets.extend(stage.datasets(pairs, pairs[:VALIDATION_BATCH])))
@@ -170,6 +183,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--measure", nargs="+", help="stages, and painting (all)")
     parser.add_argument("--recompute_only", action="store_true", help="leave out the plain steps, where there is no memory for them")
+    parser.add_argument("--low_rank", action="store_true", help="stage control in its low-rank form")
     parser.add_argument("--tile", type=int, default=0, help="paint with this --tile")
     parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -178,9 +192,13 @@ def main() -> None:
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
         jt.set_global_seed(0)
-        if what == "painting":
+        if what == PREPARING:
+            found = what_stages_begin_with(args, options, folder)
+        elif what == "painting":
             found = painting(args, options, folder)
         else:
+            if what == "style":
+                options["style"] = replace(options["style"], pictures=str(folder / "styles"))
             found = training(SYSTEMS[args.system].stage(what), options, recompute, folder)
         print(json.dumps(found))
         return
@@ -193,6 +211,10 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--process", what, str(recompute), folder]
             return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
+        if "style" in measured_ones:
+            write_styles(Path(folder) / "styles", styles=1, pictures=count, prompts=1, size=(args.width, args.height))
+        if "unet" in options:
+            measured(PREPARING, False)
         print(f"{args.preset}, {args.width}x{args.height}, batches of {args.batch_size}")
         print("| | at rest | step | recomputing | tensors | ratio | gradients differ by | encoding | validating |")
         print("|---|---|---|---|---|---|---|---|---|")
@@ -207,7 +229,10 @@ def main() -> None:
                 cells += [f"{np.linalg.norm(a - b) / np.linalg.norm(a):.1e}"]
             else:
                 cells += [f"{recomputed['tensors']:.2f} GB", "", ""]
-            cells += [f"{recomputed['encoding']:.2f} GB" if stage in ("unet", "control") else "", f"{recomputed['validating']:.2f} GB"]
+            cells += [
+                f"{recomputed['encoding']:.2f} GB" if stage in ("unet", "control", "style") else "",
+                f"{recomputed['validating']:.2f} GB",
+            ]
             print(f"| {' | '.join(cells)} |", flush=True)
         if "painting" in measured_ones:
             found = measured("painting", False)
