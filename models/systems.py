@@ -25,7 +25,7 @@ from models.training.run import System, read_json, run_of
 from utils.errors import UserError
 
 # `base` has the shape of Stable Diffusion v1, so that its weights can start it. Steps and batches of `small` are for one card of 24 GB and
-# a day, those of `tiny` for two CPU cores and minutes. Its UNet starts linearly, as it has a few hundred steps: of a thousand the pictures
+# a day, those of `tiny` for two CPU cores and minutes. Its UNet starts linearly, as it has a hundred steps: of a thousand the pictures
 # are better without. It learns fast, and without so tight a clip of its gradients it has collapsed on real photos after two thousand
 # steps, with activations in the millions.
 SMALL = {"width": 256, "height": 192, "ema": 0.999}
@@ -56,12 +56,12 @@ DIFFUSION = {
         ),
         "unet": UNetStage.Options(
             **TINY, channels=(64, 128, 192), layers=1, attention=(0, 0, 1), heads=4, norm_groups=4, cross_attention_dim=128,
-            mask_channels=(16, 32, 64), linear_start=1, steps=200, batch_size=8, lr=1e-3, max_norm=0.3, text_channels=128,
+            mask_channels=(16, 32, 64), linear_start=1, steps=85, batch_size=8, lr=1e-3, max_norm=0.3, text_channels=128,
             text_layers=2, text_vocabulary=1024,
         ),
         "decoder": DecoderStage.Options(
-            **TINY, steps=150, batch_size=4, crop_width=128, crop_height=128, lr=4e-4, perceptual_weight=0.25, adversarial_weight=0.01,
-            painted=64,
+            **TINY, steps=190, batch_size=2, crop_width=128, crop_height=128, lr=4e-4, perceptual_weight=0.25, adversarial_weight=0.01,
+            painted=32,
         ),
         "control": ControlStage.Options(**TINY, hint_channels=(8, 16, 32, 64), rank=8, steps=200, lr=5e-4),
         "joint": JointStage.Options(

@@ -30,7 +30,7 @@ from models.training.run import read_json
 from utils import parallel
 from utils.options import from_stored, option
 
-PREVIEW = PaintingOptions(steps=20)
+PREVIEW = PaintingOptions(steps=15)
 STATISTICS = 2000  # pictures that the linear start is measured on, at most
 CONDITIONS = {0: ("mask", "reference"), 1: ("mask", "reference", "words"), 2: ("words",)}  # by --unet_words
 DESCRIPTION_WEIGHT = 3.0  # of `description` in the loss: that error falls from about 0.1 to 0.01, and the noise's is about 0.3

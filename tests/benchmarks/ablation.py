@@ -18,7 +18,7 @@ STAGES = {
     "vae": "--steps 3000 --batch_size 2 --vae_crop_width 64 --vae_crop_height 64 --warmup 50 --ema 0.999",
     "unet": "--steps 1000 --batch_size 8 --max_norm 1 --warmup 50 --ema 0.995",
     "decoder": "--steps 1000 --batch_size 4 --warmup 20 --lr 2e-4 --ema 0.99 "
-    "--decoder_perceptual_weight 0.5 --decoder_adversarial_weight 0.1",
+    "--decoder_perceptual_weight 0.5 --decoder_adversarial_weight 0.1 --decoder_painted 64",
 }
 EVERY = "--preset tiny --validate_every 500 --preview_every 500 --save_every 100"
 TAKEN_AWAY = {  # the first stage that it changes, and how
