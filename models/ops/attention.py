@@ -62,14 +62,16 @@ void multiply(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_
     }
 }
 
-// 2^x of x <= 0: that of the nearest integer, by the exponent's bits, times a Taylor series of what is left.
-inline Vector power_of_two(Vector x) {
-    Vector least = Vector{} - 126;
+// x <= 0 becomes 2^x: that of the nearest integer, by the exponent's bits, times a Taylor series of what is left.
+inline void raise_two(Vector& x) {
+    Vector least = Vector{} - 126, nearest;
+    Integers whole;
     x = x > least ? x : least;
-    Integers whole = __builtin_convertvector(x - 0.5f, Integers);  // which cuts off towards 0
-    Vector part = (x - __builtin_convertvector(whole, Vector)) * LOG_2;
-    Vector series = 1 + part * (1 + part * (1 / 2.f + part * (1 / 6.f + part * (1 / 24.f + part * (1 / 120.f + part * (1 / 720.f))))));
-    return (Vector)((Integers)series + (whole << 23));
+    for (int i = 0; i < LANES; i++) whole[i] = (int32_t)(x[i] - 0.5f);  // which cuts off towards 0
+    for (int i = 0; i < LANES; i++) nearest[i] = (float)whole[i];
+    x = (x - nearest) * LOG_2;
+    x = 1 + x * (1 + x * (1 / 2.f + x * (1 / 6.f + x * (1 / 24.f + x * (1 / 120.f + x * (1 / 720.f))))));
+    x = (Vector)((Integers)x + (whole << 23));
 }
 
 // A block of rows x [count, D] · scale as columns, [D, QUERIES]; columns past count are zero.
@@ -84,7 +86,7 @@ void load_rows(float* out, const float* x, int64_t count, int64_t d, int64_t pad
         for (int64_t k = 0; k < padded_d; k++) out[i * padded_d + k] = i < count && k < d ? x[i * d + k] * scale : 0;
 }
 
-// o [count, D] and the log of each query's Σ exp(score), from all keys k and values v [m, D].
+// o [count, D] and the logarithm, to the base of 2, of each query's Σ 2^score, from all keys k and values v [m, D].
 void forward_block(const float* q, const float* k, const float* v, float* o, float* logsumexp,
                    int64_t count, int64_t m, int64_t d, float scale, std::vector<float>& scratch) {
     scratch.resize(2 * d * QUERIES + KEYS * QUERIES);
@@ -108,12 +110,15 @@ void forward_block(const float* q, const float* k, const float* v, float* o, flo
             }
             // The compiler takes all for finite. Where a score is not, bits of 1 alone make the sum no number, and so the output.
             Integers broken = ((Integers)all & INFINITE) == INFINITE;
-            Vector shrink = power_of_two(before - now), sum = (Vector)((Integers)(*(Vector*)(total + i) * shrink) | broken);
+            Vector shrink = before - now;
+            raise_two(shrink);
+            Vector sum = (Vector)((Integers)(*(Vector*)(total + i) * shrink) | broken);
             for (int64_t e = 0; e < d; e++) *(Vector*)(ot + e * QUERIES + i) *= shrink;
             for (int64_t j = 0; j < keys; j++) {
-                Vector p = power_of_two(*(Vector*)(st + j * QUERIES + i) - now);
-                *(Vector*)(st + j * QUERIES + i) = p;
-                sum += p;
+                Vector& score = *(Vector*)(st + j * QUERIES + i);
+                score -= now;
+                raise_two(score);
+                sum += score;
             }
             *(Vector*)(top + i) = now, *(Vector*)(total + i) = sum;
         }
@@ -153,9 +158,10 @@ void backward_head(const float* q, const float* k, const float* v, const float* 
             multiply(dst, QUERIES, v + start * d, d, 1, d_ot, QUERIES, keys, QUERIES, d);
             for (int64_t j = 0; j < keys; j++)
                 for (int64_t i = 0; i < QUERIES; i += LANES) {
-                    Vector *score = (Vector*)(st + j * QUERIES + i), *d_score = (Vector*)(dst + j * QUERIES + i);
-                    *score = power_of_two(*score - *(Vector*)(lse + i));
-                    *d_score = *score * (*d_score - *(Vector*)(delta + i));
+                    Vector &score = *(Vector*)(st + j * QUERIES + i), &d_score = *(Vector*)(dst + j * QUERIES + i);
+                    score -= *(Vector*)(lse + i);
+                    raise_two(score);
+                    d_score = score * (d_score - *(Vector*)(delta + i));
                 }
             multiply(dqt, QUERIES, k + start * d, 1, d, dst, QUERIES, d, QUERIES, keys);
             multiply(dv_rows + start * padded_d, padded_d, st, QUERIES, 1, d_o_rows, padded_d, keys, padded_d, QUERIES);

@@ -81,9 +81,9 @@ class JointPairs:
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """image: float32 [3, H, W] in −1..1; crop: of it, [3, h, w], from the latent cell `place` = (row, column) on; shown: the reference,
-        a part of the photo smaller than it by a token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; noise
-        [4, H/f, W/f] for the process, sample and crop_sample for the posteriors of picture and crop, all normal; level: 0..1, by which
-        noise on the crop's latents is scaled; seed: of what is painted."""
+        a part of the photo smaller than it by a token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; own_mask: the
+        mask, left out or not; noise [4, H/f, W/f] for the process, sample and crop_sample for the posteriors of picture and crop, all
+        normal; level: 0..1, by which noise on the crop's latents is scaled; seed: of what is painted."""
         pair, size = self.pairs[index], self.options.size
         photo, mask = read_image(pair.image, size), read_mask(pair.mask, size)
         array, smaller = to_array(photo), self.options.patch_size * self.cell
@@ -92,7 +92,7 @@ class JointPairs:
         f, (w, h) = self.cell, self.crop
         top, left = (int(rng.integers((whole - part) // f + 1)) for whole, part in zip(image.shape[1:], (h, w), strict=True))
         crop = image[:, f * top : f * top + h, f * left : f * left + w]
-        example = {"image": image, "crop": crop, "shown": shown, "mask": mask}
+        example = {"image": image, "crop": crop, "shown": shown, "mask": mask, "own_mask": mask}
         example = {name: np.ascontiguousarray(part) for name, part in example.items()}
         example |= {"place": np.array([top, left]), "seed": np.array(rng.integers(1 << 31))}
         for name, (_, h, w) in (("noise", image.shape), ("sample", image.shape), ("crop_sample", crop.shape)):
@@ -214,14 +214,15 @@ class JointStage(UNetStage):
         TrainingError where the latents have left their bounds."""
         judged, batches = [], [self.encoded(batch, step) for batch in batches]
         scalars = self.learners["unet"].step(self.losses, batches, step)
-        batches = [batch | {"painted": self.painted(batch, step)} for batch in batches]
+        batches = [batch | self.painted(batch, step, part) for part, batch in enumerate(batches)]
         moved = self.learners["vae"].step(partial(self.vae_losses, step=step, judged=judged), batches, step)
         scalars |= {f"vae_{name}": value for name, value in moved.items()} | self.picture_losses.judge(judged, step)
         return scalars | self.statistics.summary()
 
     def encoded(self, batch: dict[str, np.ndarray], step: int | None = None) -> dict[str, np.ndarray]:
-        """A batch with the latents of its pictures and references, as `UNetStage` takes them: arrays, by which no gradient finds its way.
-        step: of training, in which the statistics take them into account. Raises TrainingError where these then leave their bounds."""
+        """A batch with the latents of its pictures and references, as `UNetStage` takes them, and `mean`, those of the posteriors' means:
+        arrays, by which no gradient finds its way. step: of training, in which the statistics take them into account. Raises TrainingError
+        where these then leave their bounds."""
         with jt.no_grad():
             mean, std = (part.numpy() for part in self.vae.encode(jt.array(batch["image"])))
             reference = self.vae.encode(jt.array(batch["shown"]))[0].numpy()
@@ -230,20 +231,32 @@ class JointStage(UNetStage):
             with np.errstate(over="ignore", invalid="ignore"):  # the check says it
                 self.statistics.follow(latent)
                 self.check(self.statistics.summary(), step)  # first: nan cannot be whitened
-        return batch | {"latent": self.statistics.normalised(latent), "reference": self.statistics.normalised(reference)}
+        latents = {"latent": latent, "mean": mean, "reference": reference}
+        return batch | {name: self.statistics.normalised(array) for name, array in latents.items()}
 
-    def painted(self, batch: dict[str, np.ndarray], step: int) -> np.ndarray:
-        """Latents [B / PAINTED, 4, h/f, w/f] of the first crops, as `painted_latents` has them, of the latents that the autoencoder has
-        now."""
-        some = {name: array[: max(1, len(array) // PAINTED)] for name, array in batch.items()}
+    def painted(self, batch: dict[str, np.ndarray], step: int, part: int) -> dict[str, np.ndarray]:
+        """painted: 1 for one crop of PAINTED, else 0, float32 [B]; painted_latents [B, 4, h/f, w/f]: what the UNet makes of their pictures,
+        as `models/stages/painted_latents.py` has it, in latents as they are now, else 0. part: which of a step's batches it is."""
+        count = len(batch["image"])
+        first = ((step * self.own.accumulate + part) * parallel.SIZE + parallel.RANK) * count  # of all examples, however they are divided
+        rows = [i for i in range(count) if (first + i) % PAINTED == 0]
+        h, w = (side // self.vae.config.downscale for side in (self.own.crop_height, self.own.crop_width))
+        found = {
+            "painted": np.zeros(count, np.float32),
+            "painted_latents": np.zeros((count, self.vae.config.latent_channels, h, w), np.float32),
+        }
+        if not rows:
+            return found
         options = PaintingOptions(steps=STEPS, ref_start=LEVELS[step % len(LEVELS)])
         painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner)
         with jt.no_grad():
-            seeds = [int(seed) for seed in some["seed"]]
-            latents = painter.sample(some["mask"], some["latent"], some["colors"], [""] * len(seeds), seeds, options).numpy()
-        h, w = (side // self.vae.config.downscale for side in (self.own.crop_height, self.own.crop_width))
-        crops = [latent[:, y : y + h, x : x + w] for latent, (y, x) in zip(latents, some["place"], strict=True)]
-        return self.statistics.as_they_were(np.stack(crops))
+            given, captions = (batch[name][rows] for name in ("own_mask", "mean", "colors")), [""] * len(rows)
+            latents = painter.sample(*given, captions, batch["seed"][rows].tolist(), options).numpy()
+        for i, latent in zip(rows, self.statistics.as_they_were(latents), strict=True):
+            if np.isfinite(latent).all():  # guidance of a UNet that has hardly learnt may leave the range of numbers
+                y, x = batch["place"][i]
+                found["painted"][i], found["painted_latents"][i] = 1, latent[:, y : y + h, x : x + w]
+        return found
 
     def vae_losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
         """Those of pictures that are decoded from noisy latents, and from painted ones; β KL(q(z|x) ‖ N(0, 1)), which bounds each
@@ -256,7 +269,8 @@ class JointStage(UNetStage):
         spread = (mean - mean.mean(dims=(0, 2, 3), keepdims=True)).sqr().mean(dims=(2, 3), keepdims=True).mean(dim=0, keepdims=True)
         share = (self.own.latent_noise * batch["level"].reshape(-1, 1, 1, 1)) ** 2
         latents = mean + (variance + jt.array(share) * spread).sqrt() * jt.array(batch["crop_sample"])
-        latents = jt.concat([jt.array(batch["painted"]), latents[len(batch["painted"]) :]])
+        painted = jt.array(batch["painted"].reshape(-1, 1, 1, 1))
+        latents = latents * (1 - painted) + jt.array(batch["painted_latents"]) * painted
         parts = self.picture_losses(self.vae.reconstruct(latents), image, step, judged)
         parts["kl"] = kl_divergence(mean, variance.sqrt(), logvar)
         parts["loss"] = parts["loss"] + self.own.kl_weight * parts["kl"] + self.own.drift_weight * self.statistics.drift(mean)

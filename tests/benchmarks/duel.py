@@ -26,7 +26,7 @@ from utils.image import colorize_mask, contact_sheet, write_png
 from utils.logger import read_log
 
 ENTRANTS = {  # how each is trained; preset tiny but for what is said here
-    "diffusion": (),
+    "diffusion": ("--decoder_batch_size", 4, "--decoder_painted", 64),
     "lggan": (),
     "ecgan": (),
     "spade": ("--system", "ecgan", "--ecgan_edge_branch", 0, "--ecgan_contrastive_weight", 0),

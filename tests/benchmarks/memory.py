@@ -65,7 +65,7 @@ def chosen_options(args: argparse.Namespace) -> dict[str, StageOptions]:
     }
     cropping = [name for name in options if hasattr(options[name], "crop_width")]
     options |= {name: replace(options[name], crop_width=args.width, crop_height=args.height) for name in cropping}
-    if args.low_rank:
+    if args.low_rank and "control" in options:
         options["control"] = replace(options["control"], form="low_rank")
     return options
 
@@ -115,13 +115,13 @@ def what_stages_begin_with(args: argparse.Namespace, options: dict[str, StageOpt
     unet = UNetStage(options["unet"], folder)
     pairs = check_training_pairs(folder / "data")
     unet.datasets(pairs, pairs)  # captions make the words that a text encoder knows
-    shutil.rmtree(folder / "latents")  # to encode is what is measured
     export(unet, folder, 0)
 
 
 def training(stage_class: type, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
     """Memory of a stage, and seconds of a step. Leaves the gradients in `folder`."""
     pairs = check_training_pairs(folder / "data")
+    shutil.rmtree(folder / "latents", ignore_errors=True)  # to encode is measured too
     jt.gc()
     meter = Meter()
     stage = stage_class(options[stage_class.name], folder / "style" / "01" if stage_class.name == "style" else folder)
@@ -188,7 +188,8 @@ def main() -> None:
     parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     options = chosen_options(args)
-    measured_ones = args.measure or [*options, "painting"]
+    # What `painting` paints has masks and photos, so of system text training alone is measured
+    measured_ones = args.measure or [*options, *(["painting"] if args.system != "text" else [])]
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
         jt.set_global_seed(0)
@@ -213,7 +214,7 @@ def main() -> None:
 
         if "style" in measured_ones:
             write_styles(Path(folder) / "styles", styles=1, pictures=count, prompts=1, size=(args.width, args.height))
-        if "unet" in options:
+        if any(SYSTEMS[args.system].stage(name).builds_on for name in measured_ones if name != "painting"):
             measured(PREPARING, False)
         print(f"{args.preset}, {args.width}x{args.height}, batches of {args.batch_size}")
         print("| | at rest | step | recomputing | tensors | ratio | gradients differ by | encoding | validating |")

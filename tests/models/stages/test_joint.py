@@ -23,6 +23,7 @@ from models.training.learner import Learner
 from models.training.progress import averaged, export, validate
 from models.training.run import Run, read_run, restart, write_run
 from tests.small import OPTIONS, copies
+from utils import parallel
 from utils.checkpoint import load_strict, module_arrays
 from utils.errors import TrainingError
 
@@ -79,22 +80,51 @@ def test_what_is_exported_gives_the_latents_that_the_unet_follows_and_the_same_p
 def test_the_decoder_learns_from_what_the_unet_paints_of_the_latents_as_they_are_now(folder, pairs):
     stage = stage_of(folder)
     batch = stage.encoded(next(stream_of(stage, pairs)), step=0)
-    painted = stage.painted(batch, step=0)  # of crops of 8 by 8 cells
     y, x = batch["place"][0]
-    latents = batch["latent"][:1, :, y : y + 8, x : x + 8]
-    of_the_photo = stage.statistics.as_they_were(latents)
-    np.testing.assert_allclose(stage.statistics.normalised(of_the_photo), latents, atol=1e-4)
-    alike = np.corrcoef(*((part - part.mean(axis=(2, 3), keepdims=True)).ravel() for part in (painted, of_the_photo)))[0, 1]
-    assert painted.shape == (1, 4, 8, 8) and 0.6 < alike < 0.99
+    np.testing.assert_array_equal(batch["crop"][0], batch["image"][0, :, 8 * y : 8 * y + 64, 8 * x : 8 * x + 64])
+    found = stage.painted(batch, step=0, part=0)
+    assert found["painted"].tolist() == [1, 0] and not found["painted_latents"][1].any()
 
-    stage.own = replace(stage.own, crop_width=32, crop_height=32)
-    smaller = stage.painted(batch | {"place": batch["place"] + [[3, 2]]}, step=0)
-    np.testing.assert_array_equal(smaller, painted[:, :, 3:7, 2:6])
+    painted = stage.statistics.normalised(found["painted_latents"][:1])  # of a crop of 8 by 8 cells
+    own = batch["mean"][:1, :, y : y + 8, x : x + 8]
+    alike = np.corrcoef(*((part - part.mean(axis=(2, 3), keepdims=True)).ravel() for part in (painted, own)))[0, 1]
+    assert 0.6 < alike < 0.99
+    other_level = stage.painted(batch, step=2, part=0)["painted_latents"]
+    assert other_level.any() and not np.array_equal(other_level, found["painted_latents"])
 
     decoded = []  # what the decoder is given
     stage.vae.reconstruct, reconstruct = lambda latents: decoded.append(latents.numpy()) or reconstruct(latents), stage.vae.reconstruct
-    stage.vae_losses(batch | {"painted": painted}, step=0, judged=[])
-    np.testing.assert_array_equal(decoded[0][:1], painted)
+    stage.vae_losses(batch | found, step=0, judged=[])
+    np.testing.assert_array_equal(decoded[0][0], found["painted_latents"][0])
+    assert not np.array_equal(decoded[0][1], found["painted_latents"][1])
+
+    load_strict(stage.statistics, {"mean": np.full(4, 2, np.float32), "square": 4 * np.eye(4, dtype=np.float32) + 4}, "the test")
+    again = stage.painted(batch, step=0, part=0)["painted_latents"][:1]
+    np.testing.assert_allclose(stage.statistics.normalised(again), painted, atol=1e-3)
+    stage.own = replace(stage.own, crop_width=32, crop_height=32)
+    smaller = stage.painted(batch | {"place": batch["place"] + [[3, 2]]}, step=0, part=0)["painted_latents"]
+    np.testing.assert_array_equal(smaller[:1], again[:, :, 3:7, 2:6])
+
+
+def test_one_example_of_four_is_painted_however_they_are_divided(folder, pairs, monkeypatch):
+    stage = stage_of(folder, accumulate=2)
+    batch = stage.encoded(next(stream_of(stage, pairs)), step=0)
+    halves = [stage.painted(batch, step, part)["painted"].tolist() for step in (0, 1) for part in (0, 1)]
+    assert halves == [[1, 0], [0, 0]] * 2
+    monkeypatch.setattr(parallel, "SIZE", 2)
+    monkeypatch.setattr(parallel, "RANK", 1)
+    assert not stage.painted(batch, 0, 0)["painted"].any()
+    single = {name: array[:1] for name, array in batch.items()}
+    assert [stage.painted(single, 0, part)["painted"].tolist() for part in (0, 1)] == [[0], [0]]
+    monkeypatch.setattr(parallel, "RANK", 0)
+    assert [stage.painted(single, 0, part)["painted"].tolist() for part in (0, 1)] == [[1], [0]]
+
+
+def test_what_is_no_number_is_not_learnt_from(folder, pairs):
+    stage = stage_of(folder)
+    batch = stage.encoded(next(stream_of(stage, pairs)), step=0)
+    found = stage.painted(batch | {"mean": batch["mean"] + np.float32(np.nan)}, step=0, part=0)
+    assert not found["painted"].any() and not found["painted_latents"].any()
 
 
 def test_statistics_find_those_of_the_latents():
