@@ -12,7 +12,7 @@ from models.painters.latent_diffusion import LatentDiffusion
 from models.painters.lggan import LGGANPainter
 from models.painters.text_diffusion import TextDiffusion
 from models.stages.control import ControlStage
-from models.stages.decoder import DecoderStage
+from models.stages.decoder import DecoderStage, JointDecoderStage
 from models.stages.ecgan import ECGANStage
 from models.stages.joint import JointStage
 from models.stages.lggan import LGGANStage
@@ -70,6 +70,9 @@ DIFFUSION = {
         ),
     },
 }  # fmt: skip
+
+for stages in DIFFUSION.values():  # stage joint_decoder does what stage decoder does
+    stages["joint_decoder"] = JointDecoderStage.Options(**vars(stages["decoder"]))
 
 # `base` is the shape and the training of the published system, 300 epochs of 43,294 pictures; its text encoder is CLIP ViT-B/32
 # (--unet_text_encoder), its autoencoder Stable Diffusion v1's (--init_vae). The way up attends where the way down does.
@@ -141,7 +144,10 @@ SUPER_RESOLUTION = {
 
 SYSTEMS = {
     "diffusion": System(
-        (VAEStage, UNetStage, DecoderStage, ControlStage, JointStage), LatentDiffusion, DIFFUSION, optional=("control", "joint")
+        (VAEStage, UNetStage, DecoderStage, ControlStage, JointStage, JointDecoderStage),
+        LatentDiffusion,
+        DIFFUSION,
+        optional=("control", "joint", "joint_decoder"),
     ),
     "text": System((VAEStage, UNetStage, StyleStage), TextDiffusion, TEXT, check=check_described_pairs, optional=("style",)),
     "ecgan": System((ECGANStage,), ECGANPainter, ECGAN),

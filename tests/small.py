@@ -24,6 +24,7 @@ OWN = {
     "style": {"rank": 2},
     "control": {"hint_channels": (8, 8, 8, 16), "rank": 2},
     "joint": {"crop_width": 64, "crop_height": 64},
+    "joint_decoder": {"crop_width": 64, "crop_height": 64, "painted": 3},
     "lggan": {"channels": 8, "blocks": 2, "discriminator_channels": 8},
     "segformer": {},
     "rcan": {"groups": 2, "blocks": 2, "channels": 8, "patch": 32},

@@ -97,12 +97,16 @@ class LatentDiffusion:
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
         """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents;
         where there is one, that of stage decoder, which has a better decoder for them. What stage joint has trained, if it has, belongs
-        together and is taken instead; a ControlNet, which has learnt beside the run's own UNet, has no part in that.
+        together and is taken instead, and that of stage joint_decoder with the run's own; a ControlNet, which has learnt beside the run's
+        own UNet, has no part in that.
 
         Raises UserError where something is missing or damaged.
         """
         if (weights / "joint_unet" / "config.json").is_file():
             joint = load_networks({f"joint_{name}": classes for name, classes in CLASSES.items()}, weights)
+            decoder = weights / "joint_decoder"
+            if (decoder / "config.json").is_file() and weights.resolve() == run.folder.resolve():  # those of `best` may be of other latents
+                joint["joint_vae"] = load_network(*CLASSES["vae"], decoder)
             if (run.folder / "control" / "config.json").is_file():
                 print("What stage joint has trained paints, without the ControlNet of this run: --control_weight changes nothing.")
             return cls(run.options["unet"], *joint.values())
@@ -116,11 +120,12 @@ class LatentDiffusion:
         return painter
 
     @classmethod
-    def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path) -> "LatentDiffusion":
-        """With the UNet, the conditioner and what reads captions of a folder. Raises UserError where they are missing or damaged."""
+    def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path, prefix: str = "") -> "LatentDiffusion":
+        """With the UNet, the conditioner and what reads captions of a folder; `prefix` is before the names of the first two. Raises
+        UserError where they are missing or damaged."""
         classes = {name: CLASSES[name] for name in ("unet", "conditioner")}
         if not options.words:
-            return cls(options, vae, **load_networks(classes, weights))
+            return cls(options, vae, *load_networks({f"{prefix}{name}": found for name, found in classes.items()}, weights).values())
         if options.text_encoder:
             return cls(options, vae, **load_networks(classes, weights), words=load_text_encoder(options.text_encoder))
         networks = load_networks(classes | {"text_encoder": (TextEncoder, CLIPTextConfig)}, weights)

@@ -14,7 +14,7 @@ from utils import jittor_setup  # noqa: F401  (before anything that imports Jitt
 # isort: split
 import numpy as np
 
-from models.painters.latent_diffusion import CLASSES, decoder_folder
+from models.painters.latent_diffusion import decoder_folder
 from models.training.run import read_json
 from utils.checkpoint import read_safetensors, write_json, write_safetensors
 from utils.errors import UserError, or_exit
@@ -34,7 +34,8 @@ def ship(run: Path, target: Path) -> int:
     networks = {path.parent.relative_to(run) for path in run.rglob("config.json")}  # of a style too, two folders further down
     needed = {path: path for path in networks if not {*OF_TRAINING, ".incomplete"} & {*path.parts}}
     if Path("joint_unet") in needed:  # what stage joint has trained takes the places of what it began with, and nothing else paints
-        needed = {Path(f"joint_{name}"): Path(name) for name in CLASSES}
+        decoding = Path("joint_decoder") if Path("joint_decoder") in needed else Path("joint_vae")
+        needed = {decoding: Path("vae"), **{Path(f"joint_{name}"): Path(name) for name in ("unet", "conditioner")}}
     elif decoder_folder(run).name != "vae":
         needed.pop(Path("vae"), None)  # the other one has its encoder too
     with whole_folder(target) as folder:

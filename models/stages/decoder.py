@@ -3,11 +3,14 @@
 A mean absolute error alone paints blur. Here features of a network that has seen many pictures are compared as well, and a discriminator
 judges them. Half of the latents are those that the UNet has painted, so that the decoder learns to see through the UNet's faults; on the
 others is noise. What stands on the latents, stays valid.
+
+Stage `joint_decoder` does the same to what stage `joint` has trained.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import jittor as jt
 import numpy as np
@@ -38,6 +41,7 @@ RAMP = 0.15, 0.45  # between these shares of the steps the adversarial loss sets
 
 @dataclass(frozen=True)
 class DecoderOptions(StageOptions):
+    stage: ClassVar[str] = "decoder"
     weight_decay: float = option(0.0, "of AdamW", least=0)
     crop_width: int = option(256, "it is trained on random crops of this size, at least 32", least=32)
     crop_height: int = option(256, "of the same", least=32)
@@ -47,17 +51,22 @@ class DecoderOptions(StageOptions):
     painted: int = option(1000, "photos whose latents the UNet paints, which half of the crops are of; 0: none", least=0, fixed=True)
 
     def faults(self, others: dict[str, StageOptions]) -> list[str]:
-        faults = size_faults("decoder", self, others["unet"]) if self.painted else []
-        return faults + crop_faults(self, "decoder", others["vae"].network.downscale)
+        faults = size_faults(self.stage, self, others["unet"]) if self.painted else []
+        return faults + crop_faults(self, self.stage, others["vae"].network.downscale)
+
+
+@dataclass(frozen=True)
+class JointDecoderOptions(DecoderOptions):
+    stage: ClassVar[str] = "joint_decoder"
 
 
 class PaintedCrops(PhotoCrops):
     """PhotoCrops, of which half have latents that the UNet has painted: of some of the photos, an even spread."""
 
-    def __init__(self, pairs: list[Pair], options: DecoderOptions, folder: Path, vae: AutoencoderKL):
+    def __init__(self, pairs: list[Pair], options: DecoderOptions, folder: Path, vae: AutoencoderKL, prefix: str):
         super().__init__(pairs, options, vae.config.latent_channels, vae.config.downscale, whole=False)
         self.painted = [pairs[i] for i in spread(len(pairs), options.painted)]
-        self.latents = painted_latents(folder, vae, self.painted, options.size)
+        self.latents = painted_latents(folder, vae, self.painted, options.size, prefix)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """As of PhotoCrops, and painted: 1, with the latents float32 [4, h/f, w/f] of the crop, or 0."""
@@ -138,19 +147,21 @@ class DecoderStage:
     name = "decoder"
     builds_on = ("vae",)  # and not "unet", though that paints latents for it: when it trains on, this decoder stays of use
     networks = ("decoder",)
+    prefix = ""  # before the names of the autoencoder, the UNet and the conditioner that it begins with
     columns = ("photo", "before", "after", "before, noisy latents", "after, noisy latents")
     Options = DecoderOptions
 
     def __init__(self, options: DecoderOptions, folder: Path):
         self.options, self.folder = options, folder
-        self.before = load_network(AutoencoderKL, AutoencoderKLConfig, folder / "vae")
+        source = folder / f"{self.prefix}vae"
+        self.before = load_network(AutoencoderKL, AutoencoderKLConfig, source)
         self.vae = AutoencoderKL(self.before.config)
-        load_vars(self.vae.state_dict(), module_arrays(self.before), folder / "vae", "the autoencoder")
+        load_vars(self.vae.state_dict(), module_arrays(self.before), source, "the autoencoder")
         freeze(self.vae.encoder), freeze(self.vae.quant_conv)
         recipe = partial(Recipe, betas=(0.5, 0.99), weight_decay=options.weight_decay, max_norm=options.max_norm)
         lr, twice = (warmup_cosine(factor * options.lr, options.warmup, options.steps) for factor in (1, 2))  # (Heusel et al. 2017)
         self.picture_losses = PictureLosses(self.name, options, self.vae.config.downscale, recipe(twice, ema=None))
-        self.learners = {"decoder": Learner({"decoder": self.vae}, recipe(lr, ema=options.ema)), **self.picture_losses.learners}
+        self.learners = {"decoder": Learner({self.networks[0]: self.vae}, recipe(lr, ema=options.ema)), **self.picture_losses.learners}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
         if self.before.config.scaling_factor is None:
@@ -162,7 +173,7 @@ class DecoderStage:
         validation_set = PhotoCrops(validation, self.options, channels, downscale, whole=True)
         if not self.options.painted:
             return PhotoCrops(train, self.options, channels, downscale, whole=False), validation_set
-        return PaintedCrops(train, self.options, self.folder, self.before), validation_set
+        return PaintedCrops(train, self.options, self.folder, self.before, self.prefix), validation_set
 
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         """The decoder's step, then the discriminator's on what the decoder has just made."""
@@ -206,6 +217,16 @@ class DecoderStage:
             decoded = [vae.decode(latents).numpy() for latents in (clean, noisy) for vae in (self.before, self.vae)]
             rows.append([to_image(picture)[0] for picture in (example["image"], *decoded)])
         return rows
+
+
+class JointDecoderStage(DecoderStage):
+    """Of the autoencoder of stage joint, which learns there from its own latents alone, by what the UNet of that stage paints."""
+
+    name = "joint_decoder"
+    builds_on = ("joint",)
+    networks = ("joint_decoder",)
+    prefix = "joint_"
+    Options = JointDecoderOptions
 
 
 def ramp(share: float) -> float:

@@ -5,8 +5,7 @@ No gradient of the diffusion loss goes into the encoder. It would make latents t
 statistics instead of a fixed scale (there: batch normalisation without weights). These are folded into the autoencoder that is exported, so
 that painting and other programs read it as any other. Batches are small here, and the mean colour of a few pictures is not that of all:
 the statistics are followed slowly, and used as they are in painting (Ioffe 2017, "Batch renormalization"). What the UNet's estimates look
-like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves. But it learns from what the UNet paints, as in
-stage decoder: without, it forgets to see through the UNet's faults.
+like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves.
 
 What the latents are all together, mean, scale and correlation, is bounded by a loss. Latents that drift away or lose a dimension in spite
 of it end the training, before anything is saved.
@@ -28,10 +27,9 @@ from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import Conditioner
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionModel
-from models.painters.latent_diffusion import LatentDiffusion, PaintingOptions, decoder_folder
+from models.painters.latent_diffusion import LatentDiffusion, decoder_folder
 from models.stages.decoder import PictureLosses
 from models.stages.latents import folded, whitening
-from models.stages.painted_latents import LEVELS, STEPS
 from models.stages.unet import UNetOptions, UNetStage, options_beside, size_faults, with_some_left_out
 from models.stages.vae import LOGVAR_BOUND, crop_faults
 from models.training.learner import Learner, Recipe
@@ -43,7 +41,6 @@ from utils.lr_schedule import warmup_cosine
 from utils.options import option
 
 PACE = 0.05  # of the way to a batch's statistics the running ones go with each
-PAINTED = 4  # one picture in so many is decoded from latents that the UNet paints: these take STEPS steps of sampling, with guidance
 
 
 @dataclass(frozen=True)
@@ -80,21 +77,17 @@ class JointPairs:
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """image: float32 [3, H, W] in −1..1; crop: of it, [3, h, w], from the latent cell `place` = (row, column) on; shown: the reference,
-        a part of the photo smaller than it by a token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; own_mask: the
-        mask, left out or not; noise [4, H/f, W/f] for the process, sample and crop_sample for the posteriors of picture and crop, all
-        normal; level: 0..1, by which noise on the crop's latents is scaled; seed: of what is painted."""
+        """image: float32 [3, H, W] in −1..1; crop: the same, [3, h, w]; shown: the reference, a part of the photo smaller than it by a
+        token, mirrored or not; mask, colors, known, time: as in `LatentPairs`; noise [4, H/f, W/f] for the process, sample and crop_sample
+        for the posteriors of picture and crop, all normal; level: 0..1, by which noise on the crop's latents is scaled."""
         pair, size = self.pairs[index], self.options.size
         photo, mask = read_image(pair.image, size), read_mask(pair.mask, size)
         array, smaller = to_array(photo), self.options.patch_size * self.cell
         image, mask = (array[..., ::-1], mask[:, ::-1]) if rng.random() < 0.5 else (array, mask)
         shown = random_flip(random_crop(array, array.shape[1] - smaller, array.shape[2] - smaller, rng), rng)
-        f, (w, h) = self.cell, self.crop
-        top, left = (int(rng.integers((whole - part) // f + 1)) for whole, part in zip(image.shape[1:], (h, w), strict=True))
-        crop = image[:, f * top : f * top + h, f * left : f * left + w]
-        example = {"image": image, "crop": crop, "shown": shown, "mask": mask, "own_mask": mask}
+        crop = random_flip(random_crop(array, self.crop[1], self.crop[0], rng), rng)
+        example = {"image": image, "crop": crop, "shown": shown, "mask": mask}
         example = {name: np.ascontiguousarray(part) for name, part in example.items()}
-        example |= {"place": np.array([top, left]), "seed": np.array(rng.integers(1 << 31))}
         for name, (_, h, w) in (("noise", image.shape), ("sample", image.shape), ("crop_sample", crop.shape)):
             example[name] = rng.standard_normal((self.channels, h // self.cell, w // self.cell), np.float32)
         example |= {"time": np.array(rng.random()), "level": np.array(rng.random(), np.float32)}
@@ -123,11 +116,6 @@ class LatentStatistics(nn.Module):
         mean, covariance = moments(self.state_dict())
         centred = latents - mean.astype(np.float32)[:, None, None]
         return np.einsum("ij,bjhw->bihw", whitening(covariance)[0].astype(np.float32), centred)
-
-    def as_they_were(self, normalised: np.ndarray) -> np.ndarray:
-        """The latents that `normalised` makes these of."""
-        mean, covariance = (part.astype(np.float32) for part in moments(self.state_dict()))
-        return np.einsum("ij,bjhw->bihw", whitening(covariance)[1].astype(np.float32), normalised) + mean[:, None, None]
 
     def drift(self, latents: jt.Var) -> jt.Var:
         """A scalar whose gradient is that of KL(N(mean, covariance) ‖ N(0, 1)) / C, in latents [B, C, h, w] that have a part in mean and
@@ -212,17 +200,15 @@ class JointStage(UNetStage):
     def train_step(self, batches: list[dict], step: int) -> dict[str, float]:
         """The UNet's step on the latents as they are, the autoencoder's, and the discriminator's on what that has just made. Raises
         TrainingError where the latents have left their bounds."""
-        judged, batches = [], [self.encoded(batch, step) for batch in batches]
-        scalars = self.learners["unet"].step(self.losses, batches, step)
-        batches = [batch | self.painted(batch, step, part) for part, batch in enumerate(batches)]
+        judged = []
+        scalars = self.learners["unet"].step(self.losses, [self.encoded(batch, step) for batch in batches], step)
         moved = self.learners["vae"].step(partial(self.vae_losses, step=step, judged=judged), batches, step)
         scalars |= {f"vae_{name}": value for name, value in moved.items()} | self.picture_losses.judge(judged, step)
         return scalars | self.statistics.summary()
 
     def encoded(self, batch: dict[str, np.ndarray], step: int | None = None) -> dict[str, np.ndarray]:
-        """A batch with the latents of its pictures and references, as `UNetStage` takes them, and `mean`, those of the posteriors' means:
-        arrays, by which no gradient finds its way. step: of training, in which the statistics take them into account. Raises TrainingError
-        where these then leave their bounds."""
+        """A batch with the latents of its pictures and references, as `UNetStage` takes them: arrays, by which no gradient finds its way.
+        step: of training, in which the statistics take them into account. Raises TrainingError where these then leave their bounds."""
         with jt.no_grad():
             mean, std = (part.numpy() for part in self.vae.encode(jt.array(batch["image"])))
             reference = self.vae.encode(jt.array(batch["shown"]))[0].numpy()
@@ -231,36 +217,11 @@ class JointStage(UNetStage):
             with np.errstate(over="ignore", invalid="ignore"):  # the check says it
                 self.statistics.follow(latent)
                 self.check(self.statistics.summary(), step)  # first: nan cannot be whitened
-        latents = {"latent": latent, "mean": mean, "reference": reference}
-        return batch | {name: self.statistics.normalised(array) for name, array in latents.items()}
-
-    def painted(self, batch: dict[str, np.ndarray], step: int, part: int) -> dict[str, np.ndarray]:
-        """painted: 1 for one crop of PAINTED, else 0, float32 [B]; painted_latents [B, 4, h/f, w/f]: what the UNet makes of their pictures,
-        as `models/stages/painted_latents.py` has it, in latents as they are now, else 0. part: which of a step's batches it is."""
-        count = len(batch["image"])
-        first = ((step * self.own.accumulate + part) * parallel.SIZE + parallel.RANK) * count  # of all examples, however they are divided
-        rows = [i for i in range(count) if (first + i) % PAINTED == 0]
-        h, w = (side // self.vae.config.downscale for side in (self.own.crop_height, self.own.crop_width))
-        found = {
-            "painted": np.zeros(count, np.float32),
-            "painted_latents": np.zeros((count, self.vae.config.latent_channels, h, w), np.float32),
-        }
-        if not rows:
-            return found
-        options = PaintingOptions(steps=STEPS, ref_start=LEVELS[step % len(LEVELS)])
-        painter = LatentDiffusion(self.options, self.vae, self.unet, self.conditioner)
-        with jt.no_grad():
-            given, captions = (batch[name][rows] for name in ("own_mask", "mean", "colors")), [""] * len(rows)
-            latents = painter.sample(*given, captions, batch["seed"][rows].tolist(), options).numpy()
-        for i, latent in zip(rows, self.statistics.as_they_were(latents), strict=True):
-            if np.isfinite(latent).all():  # guidance of a UNet that has hardly learnt may leave the range of numbers
-                y, x = batch["place"][i]
-                found["painted"][i], found["painted_latents"][i] = 1, latent[:, y : y + h, x : x + w]
-        return found
+        return batch | {"latent": self.statistics.normalised(latent), "reference": self.statistics.normalised(reference)}
 
     def vae_losses(self, batch: dict[str, np.ndarray], step: int, judged: list[dict]) -> dict[str, jt.Var]:
-        """Those of pictures that are decoded from noisy latents, and from painted ones; β KL(q(z|x) ‖ N(0, 1)), which bounds each
-        posterior; and what bounds all of them together."""
+        """Those of pictures that are decoded from noisy latents; β KL(q(z|x) ‖ N(0, 1)), which bounds each posterior; and what bounds all
+        of them together."""
         image = jt.array(batch["crop"])
         mean, logvar = self.vae.posterior(image)
         logvar = jt.clamp(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
@@ -269,8 +230,6 @@ class JointStage(UNetStage):
         spread = (mean - mean.mean(dims=(0, 2, 3), keepdims=True)).sqr().mean(dims=(2, 3), keepdims=True).mean(dim=0, keepdims=True)
         share = (self.own.latent_noise * batch["level"].reshape(-1, 1, 1, 1)) ** 2
         latents = mean + (variance + jt.array(share) * spread).sqrt() * jt.array(batch["crop_sample"])
-        painted = jt.array(batch["painted"].reshape(-1, 1, 1, 1))
-        latents = latents * (1 - painted) + jt.array(batch["painted_latents"]) * painted
         parts = self.picture_losses(self.vae.reconstruct(latents), image, step, judged)
         parts["kl"] = kl_divergence(mean, variance.sqrt(), logvar)
         parts["loss"] = parts["loss"] + self.own.kl_weight * parts["kl"] + self.own.drift_weight * self.statistics.drift(mean)

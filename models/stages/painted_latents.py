@@ -24,17 +24,18 @@ STEPS = 4  # of the sampler
 BATCH = 8  # pictures painted at once
 
 
-def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int]) -> Rows:
+def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: tuple[int, int], prefix: str = "") -> Rows:
     """Scaled latents float16 [4, h, w] of photos at `size`, which the UNet of a run's folder paints anew: from the photo's own, noised to
-    one of LEVELS, under its mask, its caption and itself as the reference, with the guidance that painting has.
+    one of LEVELS, under its mask, its caption and itself as the reference, with the guidance that painting has. `prefix` is before the
+    names of the networks, as `joint_` of those of stage joint.
 
     They are kept in `latents/` of the folder, so that a killed run goes on from what it has, until the UNet changes. Raises UserError where
     there is no UNet.
     """
-    painter = LatentDiffusion.of(from_stored(UNetOptions(), read_json(folder)["stages"].get("unet", {})), vae, folder)
+    painter = LatentDiffusion.of(from_stored(UNetOptions(), read_json(folder)["stages"].get("unet", {})), vae, folder, prefix)
     identity = hashlib.sha256(repr((size, LEVELS, STEPS)).encode())
     for name in ("vae", "unet", "conditioner"):
-        identity.update((folder / name / WEIGHTS).read_bytes())
+        identity.update((folder / f"{prefix}{name}" / WEIGHTS).read_bytes())
     path = folder / "latents" / f"painted-{identity.hexdigest()[:16]}.painted"
     for other in path.parent.glob("*.painted"):
         if other != path:

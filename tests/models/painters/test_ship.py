@@ -55,7 +55,11 @@ def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints
     write_small_run(run)
     for name in ("vae", "unet", "conditioner"):
         shutil.copytree(run / name, run / f"joint_{name}")
+    shutil.copytree(run / "vae", run / "joint_decoder")
     shutil.copytree(run / "unet", run / "control")  # as far as copying goes, any network will do
+    path = run / "joint_decoder" / "diffusion_pytorch_model.safetensors"
+    arrays, metadata = read_safetensors(path)
+    write_safetensors(path, arrays | {"post_quant_conv.bias": np.full(4, 7, np.float32)}, metadata)
     for name in ("unet", "decoder"):
         (run / name / "diffusion_pytorch_model.safetensors").write_bytes(b"not for painting")
     stored = json.loads((run / "run.json").read_text())
@@ -63,6 +67,7 @@ def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints
     write_json(run / "run.json", stored)
     ship(run, target)
     assert {path.name for path in target.iterdir()} == {"run.json", "vae", "unet", "conditioner"}
+    assert read_safetensors(target / "vae" / path.name)[0]["post_quant_conv.bias"].tolist() == [7] * 4  # that of stage joint_decoder
     assert "Painting needs /somewhere/clip too" in capsys.readouterr().out
     stored["stages"]["unet"]["text_encoder"] = ""
     for folder in (run, target):
