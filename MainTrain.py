@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parent
 BUILT_IN, CHECKPOINTS = ROOT / "datasets" / "landscape", ROOT / "checkpoints"
 WORKERS = min(8, len(os.sched_getaffinity(0))) if jt.has_cuda else 2  # on the CPU the step itself wants the cores
 MOST_WORKERS = 1024
-# A run's own text encoder can start from no other, for its tokens are learnt from the run's captions; a style is many networks; and stage
-# joint starts from the run's
+# A run's own text encoder can start from no other, for its tokens are learnt from the run's captions; a style is many networks; and stages
+# joint and joint_decoder start from the run's
 NEVER_PUBLISHED = ("text_encoder", "style", "joint_vae", "joint_unet", "joint_conditioner", "joint_decoder")
 LESS_MEMORY = "take --preset small, --recompute, or a smaller --batch_size with more --accumulate"
 

@@ -25,9 +25,9 @@ from models.training.run import System, read_json, run_of
 from utils.errors import UserError
 
 # `base` has the shape of Stable Diffusion v1, so that its weights can start it. Steps and batches of `small` are for one card of 24 GB and
-# a day, those of `tiny` for two CPU cores and minutes. Its UNet starts linearly, as it has a hundred steps: of a thousand the pictures
-# are better without. It learns fast, and without so tight a clip of its gradients it has collapsed on real photos after two thousand
-# steps, with activations in the millions.
+# a day, those of `tiny` for two CPU cores and minutes. Its UNet starts linearly, as it has fewer than a hundred steps: of a thousand the
+# pictures are better without. It learns fast, and without so tight a clip of its gradients it has collapsed on real photos after two
+# thousand steps, with activations in the millions.
 SMALL = {"width": 256, "height": 192, "ema": 0.999}
 TINY = {"width": 256, "height": 192, "warmup": 25, "ema": 0.99, "validate_every": 500, "preview_every": 500, "save_every": 100}
 
@@ -71,8 +71,9 @@ DIFFUSION = {
     },
 }  # fmt: skip
 
-for stages in DIFFUSION.values():  # stage joint_decoder does what stage decoder does
-    stages["joint_decoder"] = JointDecoderStage.Options(**vars(stages["decoder"]))
+DIFFUSION = {  # stage joint_decoder does what stage decoder does
+    preset: stages | {"joint_decoder": JointDecoderStage.Options(**vars(stages["decoder"]))} for preset, stages in DIFFUSION.items()
+}
 
 # `base` is the shape and the training of the published system, 300 epochs of 43,294 pictures; its text encoder is CLIP ViT-B/32
 # (--unet_text_encoder), its autoencoder Stable Diffusion v1's (--init_vae). The way up attends where the way down does.

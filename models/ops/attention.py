@@ -62,7 +62,8 @@ void multiply(float* c, int64_t c_row, const float* a, int64_t a_row, int64_t a_
     }
 }
 
-// x <= 0 becomes 2^x: that of the nearest integer, by the exponent's bits, times a Taylor series of what is left.
+// x <= 0 becomes 2^x: that of the nearest integer, by the exponent's bits, times a Taylor series of what is left. What is
+// less than -126, or no number, becomes 2^-126.
 inline void raise_two(Vector& x) {
     Vector least = Vector{} - 126, nearest;
     Integers whole;

@@ -18,7 +18,7 @@ from models.networks.conditioner import ENCODERS, LEFT_OUT, Conditioner, Conditi
 from models.networks.controlnet import ControlNetModel, controlled, load_control
 from models.networks.lora import merge, unmerge
 from models.networks.lora_files import is_adapter, read_adapter
-from models.networks.pretrained import load_network, load_networks
+from models.networks.pretrained import exported_step, load_network, load_networks
 from models.networks.text_encoder import TextEncoder, Words, load_own_tokenizer, load_text_encoder
 from models.networks.unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from models.training.options import StageOptions
@@ -97,16 +97,19 @@ class LatentDiffusion:
     def load(cls, run: Run, weights: Path) -> "LatentDiffusion":
         """`weights`: the run's folder, or `best` in it. The autoencoder is the run's in both cases, as the UNet has learnt its latents;
         where there is one, that of stage decoder, which has a better decoder for them. What stage joint has trained, if it has, belongs
-        together and is taken instead, and that of stage joint_decoder with the run's own; a ControlNet, which has learnt beside the run's
-        own UNet, has no part in that.
+        together and is taken instead, with the decoder that stage joint_decoder has trained for these latents; a ControlNet, which has
+        learnt beside the run's own UNet, has no part in that.
 
         Raises UserError where something is missing or damaged.
         """
         if (weights / "joint_unet" / "config.json").is_file():
             joint = load_networks({f"joint_{name}": classes for name, classes in CLASSES.items()}, weights)
-            decoder = weights / "joint_decoder"
-            if (decoder / "config.json").is_file() and weights.resolve() == run.folder.resolve():  # those of `best` may be of other latents
+            decoder = run.folder / "joint_decoder"
+            of_these_latents = exported_step(run.folder / "joint_vae") == exported_step(weights / "joint_vae")
+            if (decoder / "config.json").is_file() and of_these_latents:
                 joint["joint_vae"] = load_network(*CLASSES["vae"], decoder)
+            elif (decoder / "config.json").is_file():
+                print(f"Stage joint_decoder has learnt from other latents than those of {weights}, which paints without it.")
             if (run.folder / "control" / "config.json").is_file():
                 print("What stage joint has trained paints, without the ControlNet of this run: --control_weight changes nothing.")
             return cls(run.options["unet"], *joint.values())
@@ -121,8 +124,8 @@ class LatentDiffusion:
 
     @classmethod
     def of(cls, options: StageOptions, vae: AutoencoderKL, weights: Path, prefix: str = "") -> "LatentDiffusion":
-        """With the UNet, the conditioner and what reads captions of a folder; `prefix` is before the names of the first two. Raises
-        UserError where they are missing or damaged."""
+        """With the UNet, the conditioner and what reads captions of a folder; `prefix` is before the names of the first two, of a
+        run without words. Raises UserError where they are missing or damaged."""
         classes = {name: CLASSES[name] for name in ("unet", "conditioner")}
         if not options.words:
             return cls(options, vae, *load_networks({f"{prefix}{name}": found for name, found in classes.items()}, weights).values())

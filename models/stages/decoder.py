@@ -33,6 +33,7 @@ from models.stages.vae import PhotoCrops, crop_faults
 from models.training.learner import Learner, Recipe, verdict
 from models.training.options import StageOptions
 from utils.checkpoint import load_vars, module_arrays
+from utils.errors import UserError
 from utils.lr_schedule import warmup_cosine
 from utils.options import option
 
@@ -58,6 +59,17 @@ class DecoderOptions(StageOptions):
 @dataclass(frozen=True)
 class JointDecoderOptions(DecoderOptions):
     stage: ClassVar[str] = "joint_decoder"
+
+    def faults(self, others: dict[str, StageOptions]) -> list[str]:
+        return super().faults(others) + faults_of_joining(others["unet"])
+
+
+def faults_of_joining(unet: StageOptions) -> list[str]:
+    """Why the autoencoder and the UNet of a run with these options cannot be trained on together, as sentences."""
+    faults = [] if unet.whiten else ["stage joint is for runs with whitened latents, and --unet_whiten is 0"]
+    if unet.words:
+        faults.append(f"stage joint is for runs with masks and references alone, and --unet_words is {unet.words}")
+    return faults
 
 
 class PaintedCrops(PhotoCrops):
@@ -164,11 +176,11 @@ class DecoderStage:
         self.learners = {"decoder": Learner({self.networks[0]: self.vae}, recipe(lr, ema=options.ema)), **self.picture_losses.learners}
 
     def datasets(self, train: list[Pair], validation: list[Pair]) -> tuple[PhotoCrops, PhotoCrops]:
-        if self.before.config.scaling_factor is None:
+        if self.before.config.scaling_factor is None:  # of a run without a UNet; that of stage joint has one
             self.before = bring_to_scale(self.folder, train, self.options.size, whitened=True)
             load_vars(self.vae.state_dict(), module_arrays(self.before), self.folder / "vae", "the autoencoder")
             self.vae.config.scaling_factor = self.before.config.scaling_factor
-            self.learners["decoder"].restart_average("decoder")
+            self.learners["decoder"].restart_average(self.networks[0])
         channels, downscale = self.vae.config.latent_channels, self.vae.config.downscale
         validation_set = PhotoCrops(validation, self.options, channels, downscale, whole=True)
         if not self.options.painted:
@@ -227,6 +239,13 @@ class JointDecoderStage(DecoderStage):
     networks = ("joint_decoder",)
     prefix = "joint_"
     Options = JointDecoderOptions
+
+    def __init__(self, options: JointDecoderOptions, folder: Path):
+        if not (folder / "joint_vae" / "config.json").is_file():
+            raise UserError(
+                f"{folder / 'joint_vae'} is missing: stage joint_decoder follows stage joint, so train that first, by --stage joint"
+            )
+        super().__init__(options, folder)
 
 
 def ramp(share: float) -> float:

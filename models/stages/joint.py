@@ -28,7 +28,7 @@ from models.networks.conditioner import Conditioner
 from models.networks.pretrained import load_network
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion, decoder_folder
-from models.stages.decoder import PictureLosses
+from models.stages.decoder import PictureLosses, faults_of_joining
 from models.stages.latents import folded, whitening
 from models.stages.unet import UNetOptions, UNetStage, options_beside, size_faults, with_some_left_out
 from models.stages.vae import LOGVAR_BOUND, crop_faults
@@ -59,11 +59,7 @@ class JointOptions(StageOptions):
     def faults(self, others: dict[str, StageOptions]) -> list[str]:
         unet = others["unet"]
         faults = size_faults("joint", self, unet) + crop_faults(self, "joint", others["vae"].network.downscale)
-        if not unet.whiten:
-            faults.append("stage joint is for runs with whitened latents, and --unet_whiten is 0")
-        if unet.words:
-            faults.append(f"stage joint is for runs with masks and references alone, and --unet_words is {unet.words}")
-        return faults
+        return faults + faults_of_joining(unet)
 
 
 class JointPairs:
@@ -167,7 +163,8 @@ class MovingAutoencoder(Learner):
 
 
 class JointStage(UNetStage):
-    """Its networks are apart from those it begins with, which stay as they are; its own decoder is the one that paints with its UNet."""
+    """Its networks are apart from those it begins with, which stay as they are; its own decoder paints with its UNet, until stage
+    joint_decoder has a better one."""
 
     name = "joint"
     builds_on = ("vae", "unet")

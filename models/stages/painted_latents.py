@@ -36,8 +36,8 @@ def painted_latents(folder: Path, vae: AutoencoderKL, pairs: list[Pair], size: t
     identity = hashlib.sha256(repr((size, LEVELS, STEPS)).encode())
     for name in ("vae", "unet", "conditioner"):
         identity.update((folder / f"{prefix}{name}" / WEIGHTS).read_bytes())
-    path = folder / "latents" / f"painted-{identity.hexdigest()[:16]}.painted"
-    for other in path.parent.glob("*.painted"):
+    path = folder / "latents" / f"{prefix}painted-{identity.hexdigest()[:16]}.painted"
+    for other in path.parent.glob(f"{prefix}painted-*"):
         if other != path:
             other.unlink(missing_ok=True)
     row = np.dtype(("<f2", (vae.config.latent_channels, size[1] // vae.config.downscale, size[0] // vae.config.downscale)))

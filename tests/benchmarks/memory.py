@@ -46,6 +46,7 @@ from models.networks.pretrained import save_network
 from models.networks.recompute import recomputation
 from models.networks.unet_2d_condition import UNet2DConditionModel
 from models.painters.latent_diffusion import LatentDiffusion
+from models.stages.joint import JointStage
 from models.stages.unet import UNetStage
 from models.systems import SYSTEMS
 from models.training.options import StageOptions
@@ -116,6 +117,8 @@ def what_stages_begin_with(args: argparse.Namespace, options: dict[str, StageOpt
     pairs = check_training_pairs(folder / "data")
     unet.datasets(pairs, pairs)  # captions make the words that a text encoder knows
     export(unet, folder, 0)
+    if "joint_decoder" in (args.measure or ()):
+        export(JointStage(options["joint"], folder), folder, 0)
 
 
 def training(stage_class: type, options: dict[str, StageOptions], recompute: bool, folder: Path) -> dict[str, float]:
@@ -189,7 +192,8 @@ def main() -> None:
     args = parser.parse_args()
     options = chosen_options(args)
     # What `painting` paints has masks and photos, so of system text training alone is measured
-    measured_ones = args.measure or [*options, *(["painting"] if args.system != "text" else [])]
+    usual = [name for name in options if name != "joint_decoder"]  # that takes what stage decoder takes
+    measured_ones = args.measure or [*usual, *(["painting"] if args.system != "text" else [])]
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
         jt.set_global_seed(0)

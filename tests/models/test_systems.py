@@ -57,6 +57,7 @@ def test_the_networks_of_a_preset_fit_together(preset):
     ("vae", {"channels": (32, 50, 96, 96)}, ["--vae_channels: 50"]),
     ("unet", {"channels": (64, 102, 192)}, ["--unet_channels: 102 is not a multiple of --unet_norm_groups"]),
     ("unet", {"patch_size": 6}, ["--unet_width 256 is not a multiple of 96"]),
+    ("joint_decoder", {"width": 128, "crop_width": 100}, ["--joint_decoder_width 128, but the UNet's", "--joint_decoder_crop_width"]),
     ("joint", {"width": 128, "crop_width": 100}, ["--joint_width 128, but the UNet's is 256: give that", "--joint_crop_width 100 is not"]),
     ("unet", {"heads": 3}, ["64 is not a multiple of --unet_heads 3", "128 is not a multiple of --unet_heads 3"]),
     ("unet", {"head_channels": 48}, ["--unet_channels: 64 is not a multiple of --unet_head_channels 48"]),
@@ -68,6 +69,13 @@ def test_every_fault_between_options_is_named(stage, changed, words):
     options = PRESETS["tiny"] | {stage: replace(PRESETS["tiny"][stage], **changed)}
     found = "; ".join(options[stage].faults(options))
     assert all(word in found for word in words), found
+
+
+@pytest.mark.parametrize("stage", ["joint", "joint_decoder"])
+def test_what_cannot_be_trained_on_together_is_said(stage):
+    options = PRESETS["tiny"] | {"unet": replace(PRESETS["tiny"]["unet"], whiten=0, words=1)}
+    whitened, masked = options[stage].faults(options)
+    assert "--unet_whiten is 0" in whitened and "--unet_words is 1" in masked
 
 
 def test_what_a_run_cannot_change_are_its_networks_and_its_process():

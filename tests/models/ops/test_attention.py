@@ -6,6 +6,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models.ops import attention
 from models.ops.attention import attention_reference, scaled_dot_product_attention
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "ops.npz"
@@ -49,6 +50,11 @@ def test_matches_pytorch(name, tolerance):
     assert close(y.numpy(), case["y"], tolerance)
     for input_name, gradient in zip(INPUTS, gradients(y, case["dy"], wanted), strict=True):
         assert close(gradient, case[f"d{input_name}"], tolerance), input_name
+
+
+def test_processors_without_avx_512_compute_the_same(monkeypatch):
+    monkeypatch.setattr(attention, "CPU_HEADER", f"#undef __AVX512F__\n{attention.CPU_HEADER}")
+    test_matches_pytorch("attention_d17", 1e-5)
 
 
 def test_reference_matches_pytorch():

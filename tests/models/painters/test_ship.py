@@ -50,14 +50,15 @@ def test_it_takes_half_the_room_and_paints_nearly_the_same(tmp_path):
     assert result.returncode == 2 and "exists already" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints(tmp_path, capsys):
+@pytest.mark.parametrize("decoding", ["joint_vae", "joint_decoder"])
+def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints(tmp_path, capsys, decoding):
     run, target = tmp_path / "run", tmp_path / "target"
     write_small_run(run)
     for name in ("vae", "unet", "conditioner"):
         shutil.copytree(run / name, run / f"joint_{name}")
-    shutil.copytree(run / "vae", run / "joint_decoder")
+    shutil.copytree(run / "vae", run / decoding, dirs_exist_ok=True)
     shutil.copytree(run / "unet", run / "control")  # as far as copying goes, any network will do
-    path = run / "joint_decoder" / "diffusion_pytorch_model.safetensors"
+    path = run / decoding / "diffusion_pytorch_model.safetensors"
     arrays, metadata = read_safetensors(path)
     write_safetensors(path, arrays | {"post_quant_conv.bias": np.full(4, 7, np.float32)}, metadata)
     for name in ("unet", "decoder"):
@@ -67,7 +68,7 @@ def test_of_a_run_that_was_trained_on_together_only_that_is_handed_on_and_paints
     write_json(run / "run.json", stored)
     ship(run, target)
     assert {path.name for path in target.iterdir()} == {"run.json", "vae", "unet", "conditioner"}
-    assert read_safetensors(target / "vae" / path.name)[0]["post_quant_conv.bias"].tolist() == [7] * 4  # that of stage joint_decoder
+    assert read_safetensors(target / "vae" / path.name)[0]["post_quant_conv.bias"].tolist() == [7] * 4
     assert "Painting needs /somewhere/clip too" in capsys.readouterr().out
     stored["stages"]["unet"]["text_encoder"] = ""
     for folder in (run, target):

@@ -25,7 +25,7 @@ from models.training.progress import averaged, export, validate
 from models.training.run import Run, read_run, restart, write_run
 from tests.small import OPTIONS, copies
 from utils.checkpoint import load_strict, module_arrays
-from utils.errors import TrainingError
+from utils.errors import TrainingError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def state_of(stage):
 
 
 @pytest.mark.bit_for_bit
-def test_it_resumes_to_the_last_bit_and_what_it_exports_paints(folder, pairs):
+def test_it_resumes_to_the_last_bit_and_what_it_exports_paints(folder, pairs, capsys):
     whole, half = stage_of(folder), stage_of(folder)
     stream = stream_of(whole, pairs)
     for step in range(4):
@@ -213,12 +213,17 @@ def test_it_resumes_to_the_last_bit_and_what_it_exports_paints(folder, pairs):
     for path in own:
         path.with_name(f"{path.name} aside").rename(path)
     decoder.train_step([next(batches(training_set, 2, seed=0, workers=0))], 2)
+    capsys.readouterr()
     for place in (folder, folder / "best"):
         export(decoder, place, 1)
-    assert (folder / "joint_vae" / "config.json").is_file()
+    export(whole, folder / "best", 3)  # latents of another step
     assert not np.array_equal(LatentDiffusion.load(run, folder).paint(masks, references, [""], [0], options), beside[folder])
+    assert "other latents" not in capsys.readouterr().out
     assert np.array_equal(LatentDiffusion.load(run, folder / "best").paint(masks, references, [""], [0], options), beside[folder / "best"])
+    assert "other latents" in capsys.readouterr().out
 
     restart(run, SYSTEMS["diffusion"], ["joint"])
     assert not (folder / "joint_decoder").exists()
+    with pytest.raises(UserError, match="joint_vae is missing: stage joint_decoder follows stage joint"):
+        JointDecoderStage(OPTIONS["joint_decoder"], folder)
     assert np.array_equal(LatentDiffusion.load(run, folder).paint(masks, references, [""], [0], options), before)

@@ -202,9 +202,9 @@ def test_the_decoder_is_of_the_size_that_the_unet_paints_for_it(chosen):
 
 
 def test_networks_that_start_from_the_run_alone_start_from_no_other(chosen, tmp_path):
-    for network in ("joint_vae", "joint_unet", "joint_conditioner"):
+    for network in ("joint_vae", "joint_unet", "joint_conditioner", "joint_decoder"):
         with pytest.raises(SystemExit):
-            chosen("--stage", "joint", f"--init_{network}", tmp_path)
+            chosen("--stage", "joint_decoder" if network == "joint_decoder" else "joint", f"--init_{network}", tmp_path)
     assert chosen("--stage", "control", "--init_control", tmp_path)
 
 
