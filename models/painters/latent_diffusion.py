@@ -104,12 +104,12 @@ class LatentDiffusion:
         """
         if (weights / "joint_unet" / "config.json").is_file():
             joint = load_networks({f"joint_{name}": classes for name, classes in CLASSES.items()}, weights)
-            decoder = run.folder / "joint_decoder"
-            of_these_latents = exported_step(run.folder / "joint_vae") == exported_step(weights / "joint_vae")
-            if (decoder / "config.json").is_file() and of_these_latents:
-                joint["joint_vae"] = load_network(*CLASSES["vae"], decoder)
-            elif (decoder / "config.json").is_file():
-                print(f"Stage joint_decoder has learnt from other latents than those of {weights}, which paints without it.")
+            decoder = decoder_folder(run.folder, "joint_")
+            if decoder.name == "joint_decoder":
+                if exported_step(run.folder / "joint_vae") == exported_step(weights / "joint_vae"):
+                    joint["joint_vae"] = load_network(*CLASSES["vae"], decoder)
+                else:
+                    print(f"Stage joint_decoder has learnt from other latents than those of {weights}, which paints without it.")
             if (run.folder / "control" / "config.json").is_file():
                 print("What stage joint has trained paints, without the ControlNet of this run: --control_weight changes nothing.")
             return cls(run.options["unet"], *joint.values())
@@ -276,9 +276,10 @@ def toned(latents: jt.Var, statistics: jt.Var, share: float) -> jt.Var:
     return jt.array(np.where(told_of_a_photo, before + np.float32(share) * (after - before), before))
 
 
-def decoder_folder(run: Path) -> Path:
-    """The autoencoder that decodes: that of stage decoder, where there is one."""
-    return run / "decoder" if (run / "decoder" / "config.json").is_file() else run / "vae"
+def decoder_folder(run: Path, prefix: str = "") -> Path:
+    """The autoencoder that decodes: that of stage decoder, where there is one; with prefix `joint_`, of what stage joint has trained."""
+    decoder = run / f"{prefix}decoder"
+    return decoder if (decoder / "config.json").is_file() else run / f"{prefix}vae"
 
 
 def only_told(

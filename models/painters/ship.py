@@ -34,8 +34,8 @@ def ship(run: Path, target: Path) -> int:
     networks = {path.parent.relative_to(run) for path in run.rglob("config.json")}  # of a style too, two folders further down
     needed = {path: path for path in networks if not {*OF_TRAINING, ".incomplete"} & {*path.parts}}
     if Path("joint_unet") in needed:  # what stage joint has trained takes the places of what it began with, and nothing else paints
-        decoding = Path("joint_decoder") if Path("joint_decoder") in needed else Path("joint_vae")
-        needed = {decoding: Path("vae"), **{Path(f"joint_{name}"): Path(name) for name in ("unet", "conditioner")}}
+        sources = {"vae": decoder_folder(run, "joint_").name, "unet": "joint_unet", "conditioner": "joint_conditioner"}
+        needed = {Path(source): Path(name) for name, source in sources.items()}
     elif decoder_folder(run).name != "vae":
         needed.pop(Path("vae"), None)  # the other one has its encoder too
     with whole_folder(target) as folder:

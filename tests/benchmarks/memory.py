@@ -191,8 +191,8 @@ def main() -> None:
     parser.add_argument("--process", nargs=3, metavar=("WHAT", "RECOMPUTE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     options = chosen_options(args)
-    # What `painting` paints has masks and photos, so of system text training alone is measured
     usual = [name for name in options if name != "joint_decoder"]  # that takes what stage decoder takes
+    # What `painting` paints has masks and photos, so of system text training alone is measured
     measured_ones = args.measure or [*usual, *(["painting"] if args.system != "text" else [])]
     if args.process:
         what, recompute, folder = args.process[0], args.process[1] == "True", Path(args.process[2])
