@@ -52,6 +52,7 @@ class ConditionerConfig:
     cross_attention_dim: int = 768
     num_color_statistics: int = 54  # datasets.transforms.color_statistics
     linear_start: tuple[int, int] | None = None  # (h, w) of the latents that it is measured on; None: there is none
+    for_painting: bool | None = field(default=None, metadata=YOUNGER)  # True: painting alone starts there, and the UNet predicts all
     text_channels: int | None = field(default=None, metadata=YOUNGER)  # of the text encoder's states; None: no words
 
     @property
@@ -67,7 +68,7 @@ class Conditions(NamedTuple):
     level_features: list[jt.Var] | None = None  # for each UNet level, finest first, [B, C_i, h/2^i, w/2^i]: added to its input
     tokens: jt.Var | None = None  # [B, M, cross_attention_dim]: attended to
     statistics: jt.Var | None = None  # [B, S]: joins the time embedding
-    prior: tuple[jt.Var, jt.Var] | None = None  # what the latents are expected to be (models/networks/linear_start.py), [B, 4, h, w] each
+    prior: tuple[jt.Var, jt.Var] | None = None  # what the latents are expected to be, where the UNet predicts the rest; [B, 4, h, w] each
 
 
 def joined(parts: list[Conditions]) -> Conditions:
@@ -223,17 +224,22 @@ class Conditioner(nn.Module):
         for name in self.config.conditions:
             arrays = {argument: as_var(array) for argument, array in given[name].items()}
             parts[name] = getattr(self, f"{name}_encoder")(**arrays)
-        expected_mean = None
         if {"reference", "words"} <= parts.keys():  # one set of statistics, and not the sum of two
-            told, unknown = parts["words"].statistics, 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
-            parts["words"] = parts["words"]._replace(statistics=told * unknown)
-            expected_mean = self.expected_mean(told) if self.config.linear_start else None
+            unknown = 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
+            parts["words"] = parts["words"]._replace(statistics=parts["words"].statistics * unknown)
         conditions = joined(list(parts.values()))
-        if self.config.linear_start:
-            latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
-            mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
-            conditions = conditions._replace(prior=self.linear_start.prior(conditions.shares, mean, known, expected_mean))
+        if self.config.linear_start and not self.config.for_painting:
+            conditions = conditions._replace(prior=self.prior(given))
         return conditions
+
+    def prior(self, given: Given) -> tuple[jt.Var, jt.Var]:
+        """What the latents are expected to be of what is told (models/networks/linear_start.py), mean and power, [B, 4, h, w] each. A
+        conditioner whose configuration has no linear start has none."""
+        shares = class_shares(as_var(given["mask"]["mask"]), self.config.num_classes, self.config.downscale)
+        latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
+        mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
+        told = self.words_encoder.told_statistics(as_var(given["words"]["pooled"])) if "words" in given else None
+        return self.linear_start.prior(shares, mean, known, None if told is None else self.expected_mean(told))
 
     def expected_mean(self, told: jt.Var) -> jt.Var:
         """The mean of a picture's latents [B, 4] by the statistics [B, S] that words tell. The last of these is about 1 where a caption

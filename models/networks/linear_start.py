@@ -12,7 +12,10 @@ coefficients of the orthonormal discrete cosine transform (DCT), of power S(chan
     E[ε | x_t]   =     DCT⁻¹(   σ / (α² S + σ²) · DCT(x_t − α M) )
 
 It is the preconditioning of Karras et al. 2022 (table 1), frequency by frequency and with the conditions. M = 0 and S = 1 say nothing: the
-expected velocity is 0. That is how it starts, and stays where published weights start the UNet.
+expected velocity is 0, which is how it starts.
+
+A UNet that predicts all of it, as after long training or with published weights, does better without: then painting alone starts from M,
+noised to a share of the process, instead of pure noise (`noisy_start`).
 """
 
 from collections.abc import Callable, Iterator
@@ -129,6 +132,14 @@ def smoothed(power: np.ndarray) -> np.ndarray:
     h, w = logs.shape[-2] - 1, logs.shape[-1] - 1
     logs[..., 1:, 1:] = sum(padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3)) / 9
     return np.exp(logs)
+
+
+def noisy_start(noise: jt.Var, alpha: float, sigma: float, mean: jt.Var, power: jt.Var) -> jt.Var:
+    """Noisy latents x_t [B, C, h, w] for painting to start from instead of pure noise, of normal `noise` [B, C, h, w] and a
+    `LinearStart.prior`: the mean, and a rest of as much power in each channel, but white, as what is drawn by class in "SCP-Diff"
+    (Gao et al. 2024)."""
+    variance = power.mean(dims=(2, 3), keepdims=True) * float(alpha**2) + float(sigma**2)
+    return mean * float(alpha) + noise * variance.sqrt()
 
 
 def expected(x: jt.Var, alpha: float | np.ndarray, sigma: float | np.ndarray, mean: jt.Var, power: jt.Var) -> tuple[jt.Var, jt.Var]:

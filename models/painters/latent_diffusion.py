@@ -16,6 +16,7 @@ from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.clip import CLIPTextConfig
 from models.networks.conditioner import ENCODERS, LEFT_OUT, Conditioner, ConditionerConfig, denoise
 from models.networks.controlnet import ControlNetModel, controlled, load_control
+from models.networks.linear_start import LinearStart, noisy_start
 from models.networks.lora import merge, unmerge
 from models.networks.lora_files import is_adapter, read_adapter
 from models.networks.pretrained import exported_step, load_network, load_networks
@@ -48,6 +49,12 @@ class PaintingOptions:
     guidance_high: float = option(1.0, "guide only up to this level of noise", least=0, most=1)
     guidance_rescale: float = option(0.0, "how much of the contrast that guidance adds is taken back", least=0, most=1)
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
+    prior_start: float = option(
+        0.75,
+        "below 1, start from latents as one expects them of mask and reference, noised to this share of the process",
+        least=0.001,
+        most=1,
+    )
     control_weight: float = option(1.0, "of what stage control has learnt, where the run has that; 0 for without", least=0)
     lora: tuple[str, ...] = option((), "adapters of low rank, files or folders: PATH or PATH:WEIGHT each")
     tile: int = option(0, "decode in tiles of so many pixels a side, at least 64, where memory is short; 0: at once", least=0)
@@ -139,6 +146,11 @@ class LatentDiffusion:
         """(width, height) of the pictures."""
         return self.options.size
 
+    @property
+    def estimate(self) -> LinearStart | None:
+        """What painting starts from instead of pure noise, in a run that has measured it for that."""
+        return self.conditioner.linear_start if self.conditioner.config.for_painting else None
+
     def paint(
         self,
         masks: np.ndarray | None,
@@ -162,6 +174,8 @@ class LatentDiffusion:
             raise UserError("--told words: this run was trained without words; --unet_words 1 trains with them")
         if self.control is None and options.control_weight not in (0, 1):  # for without, and as where nothing is said
             raise UserError("--control_weight: nothing that paints here is a ControlNet; --stage control trains one beside the run's UNet")
+        if self.estimate is None and options.prior_start not in (1, type(options).prior_start):
+            raise UserError("--prior_start: this run does not paint from an estimate; one that is begun with --unet_linear_start 2 does")
         with jt.no_grad():
             latents = None if references is None else self.latents_of(references)
             colors = None if references is None else np.stack([color_statistics(photo) for photo in references])
@@ -207,7 +221,8 @@ class LatentDiffusion:
         [B, 54].
         """
         schedule = self.options.schedule
-        timesteps = sampling_timesteps(schedule, options.steps, options.ref_start)
+        from_estimate = self.estimate is not None and options.ref_start == 1 and options.prior_start < 1
+        timesteps = sampling_timesteps(schedule, options.steps, options.prior_start if from_estimate else options.ref_start)
         told = {}
         if masks is not None:
             told["mask"] = {"mask": masks}
@@ -236,8 +251,12 @@ class LatentDiffusion:
 
         width, height = (side // self.vae.config.downscale for side in self.size)
         noise = seeded_noise(seeds, (self.vae.config.latent_channels, height, width))
-        first = noise(0)
-        x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
+        x = jt.array(noise(0))
+        if from_estimate:
+            expected = self.conditioner.prior(only_told(told, untold, plain[0].kept))
+            x = noisy_start(x, schedule.alpha(timesteps[0]), schedule.sigma(timesteps[0]), *expected)
+        elif options.ref_start < 1:
+            x = jt.array(schedule.add_noise(latents, x.numpy(), timesteps[0]))
         denoiser = Denoiser(model, schedule, self.options.prediction_type)
         for step, x in enumerate(SAMPLERS[options.sampler](denoiser, x, timesteps, noise), start=1):  # noqa: B020  (each x replaces the last)
             x.sync()

@@ -22,7 +22,7 @@ class TextOptions(PaintingOptions):
     text_guidance: float = option(8.0, "scale for words, 1 for none")
 
     def faults(self) -> list[str]:
-        others = ("guidance", "ref_guidance", "ref_start", "told", "text_tone", "control_weight")
+        others = ("guidance", "ref_guidance", "ref_start", "prior_start", "told", "text_tone", "control_weight")
         strange = [f"--{name}" for name in others if getattr(self, name) != getattr(TextOptions, name)]
         return super().faults() + ([f"{', '.join(strange)}: this run knows neither masks nor references"] if strange else [])
 

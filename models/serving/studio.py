@@ -30,7 +30,8 @@ FITTED_ON = 12  # photos
 MOST_EXAMPLES, MOST_PHOTOS = 24, 60  # to choose from
 KEPT = 16  # photos that were sent and may be painted after
 TEXTS = ("prompt", "negative_prompt")  # options that are any text and that the page may set: others might name files
-NEEDS = dict.fromkeys(("prompt", "negative_prompt", "text_guidance", "text_tone"), "words") | {"control_weight": "control"}  # of a painter
+NEEDS = dict.fromkeys(("prompt", "negative_prompt", "text_guidance", "text_tone"), "words")  # of a painter, by option
+NEEDS |= {"control_weight": "control", "prior_start": "estimate"}
 MOST_TEXT = 1000
 MOST_WEIGHT = 4  # of an adapter
 

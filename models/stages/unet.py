@@ -53,7 +53,10 @@ class UNetOptions(StageOptions):
     prediction_type: str = option("v_prediction", "what the network predicts", choices=PREDICTION_TYPES, fixed=True)
     min_snr_gamma: float = option(5.0, "bound of the Min-SNR weights (Hang et al. 2023)", least=1e-6)
     linear_start: int = option(
-        0, "1: learn what a linear estimate leaves, for a few hundred steps; 0: all of the prediction", choices=(0, 1), fixed=True
+        2,
+        "of a linear estimate, 1: learn what it leaves, for a few hundred steps; 2: learn all, but paint from there; 0: there is none",
+        choices=(0, 1, 2),
+        fixed=True,
     )
     whiten: int = option(1, "1: latents of unit variance in every channel; 0: one scale for all", choices=(0, 1), fixed=True)
     drop: float = option(0.05, "chance to leave out the mask, the reference, or both: for each of the three", least=0, most=1 / 3)
@@ -84,12 +87,15 @@ class UNetOptions(StageOptions):
         if "unet" not in weights:
             return replace(self, **said)
         known = said.keys() >= {"noise_schedule", "prediction_type", "zero_snr"}
-        return replace(self, **({} if known else published_schedule(weights["unet"])) | {"linear_start": 0, "whiten": 0} | said)
+        own = {"linear_start": 2 if self.linear_start else 0, "whiten": 0}
+        return replace(self, **({} if known else published_schedule(weights["unet"])) | own | said)
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
+        measured = self.linear_start and "mask" in self.conditions
         return ConditionerConfig(
             conditions=self.conditions,
-            linear_start=(self.height // vae.downscale, self.width // vae.downscale) if self.linear_start else None,
+            linear_start=(self.height // vae.downscale, self.width // vae.downscale) if measured else None,
+            for_painting=True if measured and self.linear_start == 2 else None,
             downscale=vae.downscale,
             mask_channels=self.mask_channels,
             level_channels=(self.channels[0], *self.channels[:-1]),
@@ -141,7 +147,7 @@ class UNetOptions(StageOptions):
         faults = []
         if self.words != 2 and "style" in others:  # of system text, whose painter has no masks
             faults.append(f"--unet_words {self.words}: system text is of captions alone; --system diffusion trains with masks too")
-        if self.words == 2 and self.linear_start:
+        if self.words == 2 and self.linear_start == 1:
             faults.append("--unet_words 2: the linear start is one from mask and reference; give --unet_linear_start 0 too")
         if self.text_encoder and not self.words:
             faults.append("--unet_text_encoder reads captions, which --unet_words 1 would train on")
@@ -277,7 +283,8 @@ class UNetStage:
             self.seen = SeenEstimates(self.vae, self.schedule, self.options.prediction_type, self.name)
         told = self.read_captions(train, validation) if self.options.words else None
         training_set = LatentPairs(train, latents, scale, self.options, told, training=True)
-        if self.options.linear_start and "unet" in self.learners and not self.conditioner.linear_start.is_measured():
+        measures = self.conditioner.config.linear_start and "unet" in self.learners
+        if measures and not self.conditioner.linear_start.is_measured():
             self.conditioner.linear_start.measure(training_set.for_statistics)
             self.learners["unet"].restart_average("conditioner")
         return training_set, LatentPairs(validation, val_latents, scale, self.options, told, training=False)

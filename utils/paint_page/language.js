@@ -89,6 +89,7 @@ const OPTIONS = {
   guidance_high: ["Guide to noise level", "引导上限", "Only up to this share of the noise.", "噪声高于该比例时不引导。"],
   guidance_rescale: ["Tame contrast", "抑制对比度", "Takes back the contrast that guidance adds.", "收回引导带来的多余对比度。"],
   ref_start: ["Start from noise", "起始噪声", "Below 1 the photo’s own layout shows.", "小于 1 时会带出参考图本身的构图。"],
+  prior_start: ["Start from an estimate", "估计起点", "Below 1 from what such a layout and photo usually give; 1: from pure noise.", "小于 1 时从按布局和参考图估计的画面开始，1 表示从纯噪声开始。"],
   tile: ["Decode in tiles", "分块解码", "Pixels a side, where memory is short; 0: at once.", "内存不足时按此边长（像素）分块，0 表示不分块。"],
   style_noise: ["Freedom of style", "风格自由度", "0: exactly the photo’s style.", "0 表示完全采用参考图的风格。"],
 };

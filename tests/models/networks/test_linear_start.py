@@ -7,7 +7,7 @@ from scipy.fft import dctn
 
 from models.diffusion.schedule import PREDICTION_TYPES, NoiseSchedule
 from models.networks.conditioner import Conditions, denoise
-from models.networks.linear_start import CASES, LinearStart, dct, dct_matrix, expected, heights
+from models.networks.linear_start import CASES, LinearStart, dct, dct_matrix, expected, heights, noisy_start
 
 C, H, W = 2, 4, 6
 RNG = np.random.default_rng(0)
@@ -33,6 +33,17 @@ def test_the_expectation_is_that_of_the_gaussian_with_this_mean_and_covariance(t
         rest = np.linalg.solve(alpha**2 * covariance + sigma**2 * np.eye(H * W), (x - alpha * mean)[0, c].ravel())
         np.testing.assert_allclose(x0[0, c].ravel(), mean[0, c].ravel() + alpha * covariance @ rest, atol=2e-4)
         np.testing.assert_allclose(noise[0, c].ravel(), sigma * rest, atol=2e-4)
+
+
+def test_where_painting_starts_has_the_mean_and_the_variance_of_noisy_latents():
+    """α M, and by channel α² S + σ² on average; where there is nothing but noise, that noise."""
+    power = jt.array(RNG.uniform(0.01, 9, (1, C, H, W)).astype(np.float32))
+    mean, noise = (jt.array(RNG.standard_normal(shape).astype(np.float32)) for shape in ((1, C, H, W), (4000, C, H, W)))
+    started = noisy_start(noise, 0.6, 0.8, mean, power)
+    assert abs(started.mean(dim=0) - 0.6 * mean[0]).max().item() < 0.15  # of 4000 with a deviation of up to 2
+    variance = (started.numpy() - 0.6 * mean.numpy()).var(axis=(0, 2, 3))
+    np.testing.assert_allclose(variance, 0.36 * power.numpy()[0].mean(axis=(1, 2)) + 0.64, rtol=0.03)
+    assert np.array_equal(noisy_start(noise, 0.0, 1.0, mean, power).numpy(), noise.numpy())
 
 
 def told(mask_told, known, b=2, size=(H, W)):

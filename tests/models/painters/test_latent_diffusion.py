@@ -1,11 +1,15 @@
 """Guidance costs only where it is wanted, and adapters are there as long as they are."""
 
+from dataclasses import replace
+
 import jittor as jt
 import numpy as np
 import pytest
 
+from models.diffusion.samplers import seeded_noise
 from models.networks.autoencoder_kl import AutoencoderKL
 from models.networks.conditioner import Conditioner
+from models.networks.linear_start import noisy_start
 from models.networks.lora import adapt, adapter_of
 from models.networks.lora_files import write_adapter
 from models.networks.unet_2d_condition import UNet2DConditionModel
@@ -43,6 +47,36 @@ def test_branches_are_evaluated_only_inside_the_interval(painter, monkeypatch, o
     assert seen == expected and pictures.shape == references.shape and pictures.dtype == np.uint8
 
 
+def test_painting_starts_from_what_its_mask_and_reference_let_one_expect(painter, monkeypatch):
+    options = replace(OPTIONS["unet"], linear_start=2)
+    painter = replace(painter, options=options, conditioner=Conditioner(options.conditioner(painter.vae.config)))
+    rng = np.random.default_rng(0)
+    for name, size in (("mean", 4), ("classes", (8, 29)), ("power", (4, 4, 8, 12))):
+        getattr(painter.conditioner.linear_start, name).update(jt.array(rng.uniform(0.1, 2, size).astype(np.float32))).stop_grad()
+    masks, references = rng.integers(0, 29, (2, 64, 96), np.uint8), rng.integers(0, 255, (2, 64, 96, 3), np.uint8)
+    seen, execute = [], UNet2DConditionModel.execute
+    monkeypatch.setattr(
+        UNet2DConditionModel, "execute", lambda self, x, *a, **k: seen.append(x[:, :4].numpy()) or execute(self, x, *a, **k)
+    )
+
+    def first(masks=masks, **changed):
+        seen.clear()
+        painter.paint(masks, references, ["", ""], [1, 2], PaintingOptions(steps=2, guidance=1.0, ref_guidance=1.0, **changed))
+        return seen[0]
+
+    noise, latents = seeded_noise([1, 2], (4, 8, 12))(0), painter.latents_of(references)
+    told = {"mask": {"mask": masks}, "reference": {"latents": latents, "known": np.ones(2, np.float32)}}
+    alpha, sigma = (float(part(599)) for part in (painter.options.schedule.alpha, painter.options.schedule.sigma))
+    expected = noisy_start(jt.array(noise), alpha, sigma, *painter.conditioner.prior(told)).numpy()
+    np.testing.assert_allclose(first(prior_start=0.6), expected, atol=1e-5)
+    assert np.array_equal(first(prior_start=1.0), noise)
+    assert np.array_equal(first(ref_start=0.6), painter.options.schedule.add_noise(latents, noise, 599))  # has the last word
+    others = np.zeros_like(masks)
+    assert np.abs(first(others, prior_start=0.6) - expected).max() > 0.1
+    alone = {"told": ("reference",), "prior_start": 0.6}
+    assert np.array_equal(first(**alone), first(others, **alone))  # a mask that is not told changes nothing
+
+
 def test_colours_are_not_matched_to_the_reference_where_words_say_what_they_are():
     for options, expected in (
         (PaintingOptions(), "histogram"),
@@ -56,7 +90,11 @@ def test_colours_are_not_matched_to_the_reference_where_words_say_what_they_are(
 
 def test_an_option_that_would_do_nothing_is_refused(painter):
     masks, references = np.zeros((1, 64, 96), np.uint8), np.zeros((1, 64, 96, 3), np.uint8)
-    for options, words in (({"prompt": "a lake"}, "--prompt, "), ({"control_weight": 2.0}, "--control_weight: nothing that paints")):
+    for options, words in (
+        ({"prompt": "a lake"}, "--prompt, "),
+        ({"control_weight": 2.0}, "--control_weight: nothing that paints"),
+        ({"prior_start": 0.9}, "--prior_start: this run does not paint from an estimate"),
+    ):
         with pytest.raises(UserError, match=words):
             painter.paint(masks, references, [""], [1], PaintingOptions(**options))
 

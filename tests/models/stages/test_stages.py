@@ -17,10 +17,12 @@ from models.diffusion.schedule import stratified
 from models.networks.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from models.networks.conditioner import UNKNOWN
 from models.networks.pretrained import initialise, load_network, save_network
+from models.painters.latent_diffusion import LatentDiffusion
 from models.stages.latents import bring_to_scale, measure_latents
 from models.stages.segformer import AugmentedPairs, SegformerStage, zoomed
 from models.stages.unet import LatentPairs, UNetStage
 from models.stages.vae import OPPONENT, VAEStage
+from models.training.loop import save
 from tests.models.stages.conftest import drawn_pairs
 from tests.small import OPTIONS, copies
 from utils.checkpoint import module_arrays
@@ -130,9 +132,9 @@ def test_the_error_is_told_by_level_of_noise(unet_stage):
     assert len(found["val_loss"]) == 6
 
 
-def test_published_weights_are_started_from_without_a_linear_start_and_with_one_scale():
+def test_published_weights_predict_all_of_the_noise_of_latents_of_one_scale():
     weights = {"unet": Path("unet.safetensors")}
-    assert OPTIONS["unet"].for_published_weights(weights, {"lr": 0.5}) == replace(OPTIONS["unet"], linear_start=0, whiten=0, lr=0.5)
+    assert OPTIONS["unet"].for_published_weights(weights, {"lr": 0.5}) == replace(OPTIONS["unet"], linear_start=2, whiten=0, lr=0.5)
     assert OPTIONS["unet"].for_published_weights(weights, {"linear_start": 1, "whiten": 1}) == OPTIONS["unet"]  # of a run of one's own
     assert OPTIONS["unet"].for_published_weights({"vae": Path("vae")}, {"lr": 0.5}) == replace(OPTIONS["unet"], lr=0.5)
 
@@ -170,6 +172,23 @@ def test_the_unet_learns_and_uses_mask_and_reference(unet_stage, pairs):
     right, other_mask, other_reference = sums
     assert other_mask > 1.2 * right
     assert other_reference > 1.05 * right
+
+
+def test_a_linear_start_for_painting_changes_nothing_of_training_and_is_kept(pairs, tmp_path):
+    stages = []
+    for linear_start in (0, 2):
+        jt.set_global_seed(0)
+        run = tmp_path / str(linear_start)
+        vae = untrained_autoencoder()
+        save_network(vae, module_arrays(vae), run / "vae")
+        stage = UNetStage(replace(OPTIONS["unet"], linear_start=linear_start), run)
+        training_set, _ = stage.datasets(pairs, pairs[:2])
+        stages.append((stage, [stage.train_step([batch_of(training_set, range(2), seed=step)], step)["loss"] for step in range(2)]))
+    (_, without), (stage, losses) = stages
+    assert losses == without
+    save(stage, stage.folder, 2, 2)
+    kept = LatentDiffusion.of(stage.options, stage.vae, stage.folder).conditioner
+    assert kept.config.for_painting and kept.linear_start.is_measured()
 
 
 def test_conditions_are_dropped_as_often_as_asked(unet_stage):

@@ -134,7 +134,7 @@ def test_the_command_line_says_more_than_what_published_weights_say_of_themselve
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "scaled_linear", "prediction_type": "epsilon"}')
     begun = chosen("--init_unet", tmp_path / "unet").options["unet"]
-    assert (begun.prediction_type, begun.zero_snr, begun.linear_start) == ("epsilon", 0, 0)
+    assert (begun.prediction_type, begun.zero_snr, begun.linear_start) == ("epsilon", 0, 2)
     own = ("--init_unet", tmp_path / "unet", "--unet_prediction_type", "sample", "--unet_zero_snr", 1)
     assert (chosen(*own).options["unet"].prediction_type, chosen(*own).options["unet"].zero_snr) == ("sample", 1)
     begin(chosen(*own), "unet")  # what has begun keeps its own, whatever the file says by now
