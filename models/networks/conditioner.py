@@ -68,7 +68,9 @@ class Conditions(NamedTuple):
     level_features: list[jt.Var] | None = None  # for each UNet level, finest first, [B, C_i, h/2^i, w/2^i]: added to its input
     tokens: jt.Var | None = None  # [B, M, cross_attention_dim]: attended to
     statistics: jt.Var | None = None  # [B, S]: joins the time embedding
-    prior: tuple[jt.Var, jt.Var] | None = None  # what the latents are expected to be, where the UNet predicts the rest; [B, 4, h, w] each
+    # What the latents are expected to be, mean and power [B, 4, h, w] each (models/networks/linear_start.py)
+    prior: tuple[jt.Var, jt.Var] | None = None  # of which the UNet predicts the rest
+    estimate: tuple[jt.Var, jt.Var] | None = None  # from which painting alone starts
 
 
 def joined(parts: list[Conditions]) -> Conditions:
@@ -224,22 +226,18 @@ class Conditioner(nn.Module):
         for name in self.config.conditions:
             arrays = {argument: as_var(array) for argument, array in given[name].items()}
             parts[name] = getattr(self, f"{name}_encoder")(**arrays)
+        expected_mean = None
         if {"reference", "words"} <= parts.keys():  # one set of statistics, and not the sum of two
-            unknown = 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
-            parts["words"] = parts["words"]._replace(statistics=parts["words"].statistics * unknown)
+            told, unknown = parts["words"].statistics, 1 - as_var(given["reference"]["known"]).reshape(-1, 1)
+            parts["words"] = parts["words"]._replace(statistics=told * unknown)
+            expected_mean = self.expected_mean(told) if self.config.linear_start else None
         conditions = joined(list(parts.values()))
-        if self.config.linear_start and not self.config.for_painting:
-            conditions = conditions._replace(prior=self.prior(given))
+        if self.config.linear_start:
+            latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
+            mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
+            field = "estimate" if self.config.for_painting else "prior"
+            conditions = conditions._replace(**{field: self.linear_start.prior(conditions.shares, mean, known, expected_mean)})
         return conditions
-
-    def prior(self, given: Given) -> tuple[jt.Var, jt.Var]:
-        """What the latents are expected to be of what is told (models/networks/linear_start.py), mean and power, [B, 4, h, w] each. A
-        conditioner whose configuration has no linear start has none."""
-        shares = class_shares(as_var(given["mask"]["mask"]), self.config.num_classes, self.config.downscale)
-        latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
-        mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
-        told = self.words_encoder.told_statistics(as_var(given["words"]["pooled"])) if "words" in given else None
-        return self.linear_start.prior(shares, mean, known, None if told is None else self.expected_mean(told))
 
     def expected_mean(self, told: jt.Var) -> jt.Var:
         """The mean of a picture's latents [B, 4] by the statistics [B, S] that words tell. The last of these is about 1 where a caption
@@ -256,7 +254,7 @@ def denoise(
     schedule: NoiseSchedule,
     prediction_type: str,  # one of PREDICTION_TYPES
 ) -> jt.Var:
-    """The prediction [B, 4, h, w] for noisy latents under a `Conditioner`'s conditions: the UNet's, and where there is a linear start, its
+    """The prediction [B, 4, h, w] for noisy latents under a `Conditioner`'s conditions: the UNet's, and where they have a prior, its
     expectation, of which the UNet has learnt the rest."""
     inputs = sample if conditions.shares is None else jt.concat([sample, conditions.shares], dim=1)
     output = unet(inputs, timestep, conditions.tokens, class_labels=conditions.statistics, level_features=conditions.level_features)

@@ -14,8 +14,8 @@ coefficients of the orthonormal discrete cosine transform (DCT), of power S(chan
 It is the preconditioning of Karras et al. 2022 (table 1), frequency by frequency and with the conditions. M = 0 and S = 1 say nothing: the
 expected velocity is 0, which is how it starts.
 
-A UNet that predicts all of it, as after long training or with published weights, does better without: then painting alone starts from M,
-noised to a share of the process, instead of pure noise (`noisy_start`).
+A UNet that has time to learn all of it does better without. Then only painting uses the model: it starts from M, noised to a share of the
+process, instead of pure noise (`noisy_start`).
 """
 
 from collections.abc import Callable, Iterator
@@ -136,8 +136,8 @@ def smoothed(power: np.ndarray) -> np.ndarray:
 
 def noisy_start(noise: jt.Var, alpha: float, sigma: float, mean: jt.Var, power: jt.Var) -> jt.Var:
     """Noisy latents x_t [B, C, h, w] for painting to start from instead of pure noise, of normal `noise` [B, C, h, w] and a
-    `LinearStart.prior`: the mean, and a rest of as much power in each channel, but white, as what is drawn by class in "SCP-Diff"
-    (Gao et al. 2024)."""
+    `LinearStart.prior`. The rest is drawn white, with the mean of its power over frequencies: no worse than with the power of each, and
+    simpler. Starting from what is known of each class and place is the idea of "SCP-Diff" (Gao et al. 2024)."""
     variance = power.mean(dims=(2, 3), keepdims=True) * float(alpha**2) + float(sigma**2)
     return mean * float(alpha) + noise * variance.sqrt()
 

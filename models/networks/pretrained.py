@@ -196,7 +196,8 @@ def initialise(network: jt.Module, path: Path) -> None:
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
     only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
     A SegFormer published for other classes, or without a decode head, keeps its own last layer or head. An RCAN whose file leaves out the
-    mean of its photos has that of DIV2K. What another network has lent stays that one's.
+    mean of its photos has that of DIV2K. What another network has lent stays that one's. A linear estimate that painting alone starts from
+    is of photos that the file may know nothing of: it is measured anew.
     Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
@@ -210,7 +211,8 @@ def initialise(network: jt.Module, path: Path) -> None:
     for name, array in own.items():
         other_classes = name.startswith("decode_head.classifier.") and name in arrays and arrays[name].shape != array.shape
         no_mean = name.startswith(("sub_mean.", "add_mean.")) and name not in arrays
-        if name not in not_lent or other_classes or no_mean or (headless and name.startswith("decode_head.")):
+        to_measure = name.startswith("linear_start.") and network.config.for_painting
+        if name not in not_lent or other_classes or no_mean or to_measure or (headless and name.startswith("decode_head.")):
             arrays[name] = array
         elif name.startswith("class_embedding.") and name not in arrays:
             arrays[name] = np.zeros_like(array) if ".linear_2." in name else array

@@ -51,7 +51,7 @@ class PaintingOptions:
     ref_start: float = option(1.0, "below 1, start from the reference's latents, noised to this share of the process", least=0.001, most=1)
     prior_start: float = option(
         0.75,
-        "below 1, start from latents as one expects them of mask and reference, noised to this share of the process",
+        "where the run has an estimate (--unet_linear_start 2), start from that, noised to this share of the process; 1: from pure noise",
         least=0.001,
         most=1,
     )
@@ -74,6 +74,8 @@ class PaintingOptions:
     def faults(self) -> list[str]:
         found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
         found += ["--prompt and --prompts: give one of them"] if self.prompt and self.prompts else []
+        both = self.ref_start < 1 and self.prior_start != type(self).prior_start
+        found += ["--ref_start and --prior_start: give one of them"] if both else []
         return found + [f"--lora: there is no adapter {path}" for path, _ in self.adapters if not is_adapter(path)]
 
 
@@ -174,8 +176,8 @@ class LatentDiffusion:
             raise UserError("--told words: this run was trained without words; --unet_words 1 trains with them")
         if self.control is None and options.control_weight not in (0, 1):  # for without, and as where nothing is said
             raise UserError("--control_weight: nothing that paints here is a ControlNet; --stage control trains one beside the run's UNet")
-        if self.estimate is None and options.prior_start not in (1, type(options).prior_start):
-            raise UserError("--prior_start: this run does not paint from an estimate; one that is begun with --unet_linear_start 2 does")
+        if self.estimate is None and options.prior_start != type(options).prior_start:
+            raise UserError("--prior_start: this run paints from pure noise; one that is begun with --unet_linear_start 2 has an estimate")
         with jt.no_grad():
             latents = None if references is None else self.latents_of(references)
             colors = None if references is None else np.stack([color_statistics(photo) for photo in references])
@@ -253,8 +255,8 @@ class LatentDiffusion:
         noise = seeded_noise(seeds, (self.vae.config.latent_channels, height, width))
         x = jt.array(noise(0))
         if from_estimate:
-            expected = self.conditioner.prior(only_told(told, untold, plain[0].kept))
-            x = noisy_start(x, schedule.alpha(timesteps[0]), schedule.sigma(timesteps[0]), *expected)
+            (_, conditions, _), _ = given
+            x = noisy_start(x, schedule.alpha(timesteps[0]), schedule.sigma(timesteps[0]), *conditions.estimate)
         elif options.ref_start < 1:
             x = jt.array(schedule.add_noise(latents, x.numpy(), timesteps[0]))
         denoiser = Denoiser(model, schedule, self.options.prediction_type)

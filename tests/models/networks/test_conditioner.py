@@ -204,7 +204,7 @@ def test_a_condition_may_be_all_there_is(conditioner, name, absent):
     assert {key.partition(".")[0] for key in alone.state_dict()} == {f"{name}_encoder"}
     with jt.no_grad():
         out = alone({name: told()[name]})
-    assert {part for part in Conditions._fields if getattr(out, part) is None} == {*absent, "prior"}
+    assert {part for part in Conditions._fields if getattr(out, part) is None} == {*absent, "prior", "estimate"}
 
 
 def test_what_several_encoders_give_is_joined():

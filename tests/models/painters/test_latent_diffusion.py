@@ -65,14 +65,16 @@ def test_painting_starts_from_what_its_mask_and_reference_let_one_expect(painter
         return seen[0]
 
     noise, latents = seeded_noise([1, 2], (4, 8, 12))(0), painter.latents_of(references)
-    told = {"mask": {"mask": masks}, "reference": {"latents": latents, "known": np.ones(2, np.float32)}}
+    colors = np.zeros((2, 54), np.float32)
+    told = {"mask": {"mask": masks}, "reference": {"latents": latents, "colors": colors, "known": np.ones(2, np.float32)}}
     alpha, sigma = (float(part(599)) for part in (painter.options.schedule.alpha, painter.options.schedule.sigma))
-    expected = noisy_start(jt.array(noise), alpha, sigma, *painter.conditioner.prior(told)).numpy()
+    expected = noisy_start(jt.array(noise), alpha, sigma, *painter.conditioner(told).estimate).numpy()
     np.testing.assert_allclose(first(prior_start=0.6), expected, atol=1e-5)
     assert np.array_equal(first(prior_start=1.0), noise)
     assert np.array_equal(first(ref_start=0.6), painter.options.schedule.add_noise(latents, noise, 599))  # has the last word
     others = np.zeros_like(masks)
     assert np.abs(first(others, prior_start=0.6) - expected).max() > 0.1
+    assert PaintingOptions(ref_start=0.6, prior_start=0.6).faults() == ["--ref_start and --prior_start: give one of them"]
     alone = {"told": ("reference",), "prior_start": 0.6}
     assert np.array_equal(first(**alone), first(others, **alone))  # a mask that is not told changes nothing
 
@@ -93,7 +95,7 @@ def test_an_option_that_would_do_nothing_is_refused(painter):
     for options, words in (
         ({"prompt": "a lake"}, "--prompt, "),
         ({"control_weight": 2.0}, "--control_weight: nothing that paints"),
-        ({"prior_start": 0.9}, "--prior_start: this run does not paint from an estimate"),
+        ({"prior_start": 0.9}, "--prior_start: this run paints from pure noise"),
     ):
         with pytest.raises(UserError, match=words):
             painter.paint(masks, references, [""], [1], PaintingOptions(**options))

@@ -188,7 +188,15 @@ def test_a_linear_start_for_painting_changes_nothing_of_training_and_is_kept(pai
     assert losses == without
     save(stage, stage.folder, 2, 2)
     kept = LatentDiffusion.of(stage.options, stage.vae, stage.folder).conditioner
-    assert kept.config.for_painting and kept.linear_start.is_measured()
+    measured, found = (conditioner.linear_start.state_dict() for conditioner in (stage.conditioner, kept))
+    assert (
+        all(np.array_equal(found[name].numpy(), value.numpy()) for name, value in measured.items()) and measured["power"].numpy().std() > 0
+    )
+    # Another run that begins with this one's networks has photos of its own
+    other = UNetStage(stage.options, stage.folder).conditioner
+    initialise(other, stage.folder / "conditioner")
+    assert not other.linear_start.is_measured()
+    assert np.array_equal(other.mask_encoder.reduce[0].weight.numpy(), kept.mask_encoder.reduce[0].weight.numpy())
 
 
 def test_conditions_are_dropped_as_often_as_asked(unet_stage):

@@ -51,6 +51,6 @@ def test_a_run_of_words_alone_has_neither_masks_nor_references(pairs, tmp_path):
     assert not np.array_equal(other[0], pictures[0])
 
 
-@pytest.mark.parametrize("given", [{"guidance": 2.0}, {"ref_start": 0.5}, {"told": ("words",)}])
+@pytest.mark.parametrize("given", [{"guidance": 2.0}, {"ref_start": 0.5}, {"prior_start": 0.5}, {"told": ("words",)}])
 def test_options_of_masks_and_references_are_refused(given):
     assert TextOptions().faults() == [] and next(iter(given)) in TextOptions(**given).faults()[0]
