@@ -26,7 +26,7 @@ from utils.errors import UserError
 
 # `base` has the shape of Stable Diffusion v1, so that its weights can start it. Steps and batches of `small` are for one card of 24 GB and
 # a day, those of `tiny` for two CPU cores and minutes. Its UNet starts linearly, as it has fewer than a hundred steps: after a
-# thousand pictures are better where it predicts all. It learns fast, and without so tight a clip of its gradients it has collapsed on real
+# thousand, pictures are better where it predicts all. It learns fast, and without so tight a clip of its gradients it has collapsed on real
 # photos after two thousand steps, with activations in the millions.
 SMALL = {"width": 256, "height": 192, "ema": 0.999}
 TINY = {"width": 256, "height": 192, "warmup": 25, "ema": 0.99, "validate_every": 500, "preview_every": 500, "save_every": 100}

@@ -36,7 +36,8 @@ def sampling_timesteps(schedule, steps, start=1.0):
         raise UserError(f"sampling cannot start at {start}: choose a number above 0 and at most 1")
     count = max(1, round(start * schedule.num_train_timesteps))
     if not 1 <= steps <= count:
-        raise UserError(f"{steps} sampling steps are not possible from {start} of the process: choose 1 to {count}, or start earlier")
+        advice = ", or start earlier, with --prior_start or --ref_start" if start < 1 else ""
+        raise UserError(f"{steps} sampling steps are not possible from {start} of the process: choose 1 to {count}{advice}")
     return [round(count * (steps - i) / steps) - 1 for i in range(steps)]
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
@@ -196,13 +197,14 @@ def initialise(network: jt.Module, path: Path) -> None:
     Where our first convolution takes more channels than the published one (the mask's), the further ones start at zero. Networks that
     only we have (`class_embedding`) keep their random start, but for the last layer, which starts at zero: at first they change nothing.
     A SegFormer published for other classes, or without a decode head, keeps its own last layer or head. An RCAN whose file leaves out the
-    mean of its photos has that of DIV2K. What another network has lent stays that one's. A linear estimate that painting alone starts from
-    is of photos that the file may know nothing of: it is measured anew.
+    mean of its photos has that of DIV2K. What another network has lent stays that one's.
     Raises UserError naming every other array that does not fit.
     """
     pattern = re.compile(rf"(mid_block\.attentions\.0\.)({'|'.join(RENAMED)})(?=\.(weight|bias)$)")
     arrays = {pattern.sub(lambda m: m[1] + RENAMED[m[2]], name): array for name, array in read_weights(path).items()}
     own, not_lent = module_arrays(network), own_weights(network)
+    if hasattr(getattr(network, "config", None), "linear_start"):
+        arrays = with_own_estimate(arrays, own, network.config, path)
     narrow, wide = arrays.get("conv_in.weight"), own.get("conv_in.weight")
     if narrow is not None and wide is not None and narrow.shape[1] < wide.shape[1]:
         arrays["conv_in.weight"] = np.pad(narrow, ((0, 0), (0, wide.shape[1] - narrow.shape[1]), (0, 0), (0, 0)))
@@ -211,11 +213,26 @@ def initialise(network: jt.Module, path: Path) -> None:
     for name, array in own.items():
         other_classes = name.startswith("decode_head.classifier.") and name in arrays and arrays[name].shape != array.shape
         no_mean = name.startswith(("sub_mean.", "add_mean.")) and name not in arrays
-        to_measure = name.startswith("linear_start.") and network.config.for_painting
-        if name not in not_lent or other_classes or no_mean or to_measure or (headless and name.startswith("decode_head.")):
+        if name not in not_lent or other_classes or no_mean or (headless and name.startswith("decode_head.")):
             arrays[name] = array
         elif name.startswith("class_embedding.") and name not in arrays:
             arrays[name] = np.zeros_like(array) if ".linear_2." in name else array
         elif name in arrays and array.shape[:2] == arrays[name].shape[:2] and array.size == arrays[name].size:
             arrays[name] = arrays[name].reshape(array.shape)  # a 1x1 convolution and a linear map hold the same weights
     load_strict(network, arrays, path)
+
+
+def with_own_estimate(arrays: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], config: object, path: Path) -> dict[str, np.ndarray]:
+    """A conditioner's arrays from a file, but the linear estimate that painting alone starts from: that is of other photos, and measured
+    anew. Raises UserError where the UNet beside the file has learnt what the estimate leaves, and this one's learns all, or the other way
+    round."""
+    learnt, stored = bool(config.linear_start) and not config.for_painting, None
+    with suppress(OSError, ValueError):  # of weights without it, it is not known
+        stored = json.loads(((path if path.is_dir() else path.parent) / "config.json").read_text())
+    if isinstance(stored, dict) and learnt != (bool(stored.get("linear_start")) and not stored.get("for_painting")):
+        predicts = "all" if learnt else "what the linear start leaves"
+        raise UserError(f"The UNet beside {path} predicts {predicts}: give --unet_linear_start {2 if learnt else 1}")
+    if learnt:
+        return dict(arrays)
+    kept = {name: array for name, array in arrays.items() if not name.startswith("linear_start.")}
+    return kept | {name: array for name, array in own.items() if name.startswith("linear_start.")}

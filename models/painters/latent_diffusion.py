@@ -74,7 +74,7 @@ class PaintingOptions:
     def faults(self) -> list[str]:
         found = ["--tile must be at least 64 pixels: less is seams alone"] if 0 < self.tile < 64 else []
         found += ["--prompt and --prompts: give one of them"] if self.prompt and self.prompts else []
-        both = self.ref_start < 1 and self.prior_start != type(self).prior_start
+        both = self.ref_start < 1 and self.prior_start not in (1, type(self).prior_start)
         found += ["--ref_start and --prior_start: give one of them"] if both else []
         return found + [f"--lora: there is no adapter {path}" for path, _ in self.adapters if not is_adapter(path)]
 

@@ -4,9 +4,9 @@
         --judge checkpoints/judge --minutes 20 --output_path control
 
 In copies of the run are trained: the UNet some steps more, a ControlNet in the full form, and one of low rank. A few steps of each are
-timed first, and its number of steps is chosen so that it takes --minutes. Painted and scored are the run as it is and the three, also
-without guidance, which has masks count for more than they do in photos, and the two ControlNets with --control_weight 2 as well. For a
-run whose mask conditioning is weak, train one with --unet_drop 0.25: the mask is left out half of the time. All that is done stays in
+timed first, and its number of steps is chosen so that it takes --minutes. Painted and scored are the run as it is and the three, with
+guidance and without it, as guided pictures follow their masks further than photos do, and the ControlNets with --control_weight 2. For
+a run whose mask conditioning is weak, train one with --unet_drop 0.25: the mask is left out half of the time. All that is done stays in
 --output_path, so the same command goes on where it was cut short.
 """
 

@@ -5,8 +5,8 @@
                                         --output_path settings
 
 First come the ceiling, the true photos, and the floor, masks painted in the mean colour that each class has in the training photos.
---table steps does the same for DDIM and DPM-Solver++ at 10 to 50 steps, with the default guidance and colour matching; --count N takes N of
-the pairs, evenly spread.
+--table steps does the same for DDIM and DPM-Solver++ at 10 to 50 steps, with the default guidance and colour matching; --table start for
+several --prior_start, of a run that was trained with --unet_linear_start 2; --count N takes N of the pairs, evenly spread.
 
 Pictures and scores stay in --output_path, so that a table that was cut short is finished by the same command; another checkpoint needs
 another folder.

@@ -59,9 +59,11 @@ def test_painting_starts_from_what_its_mask_and_reference_let_one_expect(painter
         UNet2DConditionModel, "execute", lambda self, x, *a, **k: seen.append(x[:, :4].numpy()) or execute(self, x, *a, **k)
     )
 
-    def first(masks=masks, **changed):
+    def first(masks=masks, references=references, **changed):
+        """What the UNet sees first of the two pictures, without guidance unless that is changed."""
         seen.clear()
-        painter.paint(masks, references, ["", ""], [1, 2], PaintingOptions(steps=2, guidance=1.0, ref_guidance=1.0, **changed))
+        options = {"steps": 2, "guidance": 1.0, "ref_guidance": 1.0} | changed
+        painter.paint(masks, references, ["", ""], [1, 2], PaintingOptions(**options))
         return seen[0]
 
     noise, latents = seeded_noise([1, 2], (4, 8, 12))(0), painter.latents_of(references)
@@ -74,6 +76,9 @@ def test_painting_starts_from_what_its_mask_and_reference_let_one_expect(painter
     assert np.array_equal(first(ref_start=0.6), painter.options.schedule.add_noise(latents, noise, 599))  # has the last word
     others = np.zeros_like(masks)
     assert np.abs(first(others, prior_start=0.6) - expected).max() > 0.1
+    assert np.abs(first(references=references // 2, prior_start=0.6) - expected).max() > 0.01
+    guided = first(prior_start=0.6, guidance=3.0, ref_guidance=1.5)
+    np.testing.assert_allclose(guided, np.concatenate([expected] * 3), atol=1e-5)  # of all that is told, in every branch
     assert PaintingOptions(ref_start=0.6, prior_start=0.6).faults() == ["--ref_start and --prior_start: give one of them"]
     alone = {"told": ("reference",), "prior_start": 0.6}
     assert np.array_equal(first(**alone), first(others, **alone))  # a mask that is not told changes nothing

@@ -188,6 +188,7 @@ def test_a_linear_start_for_painting_changes_nothing_of_training_and_is_kept(pai
     assert losses == without
     save(stage, stage.folder, 2, 2)
     kept = LatentDiffusion.of(stage.options, stage.vae, stage.folder).conditioner
+    assert kept.config.for_painting
     measured, found = (conditioner.linear_start.state_dict() for conditioner in (stage.conditioner, kept))
     assert (
         all(np.array_equal(found[name].numpy(), value.numpy()) for name, value in measured.items()) and measured["power"].numpy().std() > 0
@@ -196,6 +197,9 @@ def test_a_linear_start_for_painting_changes_nothing_of_training_and_is_kept(pai
     other = UNetStage(stage.options, stage.folder).conditioner
     initialise(other, stage.folder / "conditioner")
     assert not other.linear_start.is_measured()
+    initialise(UNetStage(replace(stage.options, linear_start=0), stage.folder).conditioner, stage.folder / "conditioner")
+    with pytest.raises(UserError, match="predicts all: give --unet_linear_start 2"):
+        initialise(UNetStage(replace(stage.options, linear_start=1), stage.folder).conditioner, stage.folder / "conditioner")
     assert np.array_equal(other.mask_encoder.reduce[0].weight.numpy(), kept.mask_encoder.reduce[0].weight.numpy())
 
 
