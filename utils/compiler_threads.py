@@ -9,12 +9,20 @@ compiled before as well. Two things in it are not fit for threads:
   time. So sources are written one after the other here, and compiled, which is what takes the time, side by side.
 - A thread that finds no kernel left compares its number with a variable of the thread that started it, which may have gone on by then.
   That is rare, but happens in any process. So there are no threads but where kernels are missing, and no more than there are cores.
+
+A third thing is mended here too: a process that ends at once may wait for its threads forever. Jittor tells them to end by a signal that is
+lost on one that has not come to wait for it, as on a busy machine those that have just begun.
 """
 
 import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import jittor as jt
 
+MOST_SECONDS = 10  # that are waited for the threads to have begun
 ALL_THERE = 100  # kernels in a row that need no compiling: then the rest will be there too
 
 HEADER = """
@@ -56,3 +64,18 @@ def keep_compilers_apart() -> None:
     with jt.flag_scope(use_cuda=0):
         jt.code([1], "int32", [], cpu_header=constants + HEADER, cpu_src=install).sync()
     jt.flags.use_parallel_op_compiler = 0
+    until = time.monotonic() + MOST_SECONDS
+    while others_run() and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def others_run() -> bool:
+    """Whether a thread of this process other than this one runs, or would where a core is free, and does not wait; False where the system
+    does not tell."""
+    own = threading.get_native_id()
+    with suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            if int(task.name) != own and state in "RD":
+                return True
+    return False
