@@ -15,7 +15,6 @@ lost on one that has not come to wait for it, as on a busy machine those that ha
 """
 
 import os
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -60,22 +59,23 @@ jit_op_entry_t write_then_compile(Op* op) {
 def keep_compilers_apart() -> None:
     """From here on, for this process."""
     constants = f"#define THREADS {len(os.sched_getaffinity(0))}\n#define ALL_THERE {ALL_THERE}\n"
+    before = threads()
     install = "if (!do_compile_hook) do_compile_hook = write_then_compile; @out(0) = 0;"
     with jt.flag_scope(use_cuda=0):
         jt.code([1], "int32", [], cpu_header=constants + HEADER, cpu_src=install).sync()
     jt.flags.use_parallel_op_compiler = 0
-    until = time.monotonic() + MOST_SECONDS
-    while others_run() and time.monotonic() < until:
+    begun, until = threads() - before, time.monotonic() + MOST_SECONDS
+    while any(map(runs, begun)) and time.monotonic() < until:
         time.sleep(0.001)
 
 
-def others_run() -> bool:
-    """Whether a thread of this process other than this one runs, or would where a core is free, and does not wait; False where the system
-    does not tell."""
-    own = threading.get_native_id()
+def threads() -> set[Path]:
+    """This process's, as folders of /proc; none where the system has no such."""
+    return {*Path("/proc/self/task").glob("*")}
+
+
+def runs(thread: Path) -> bool:
+    """Whether a thread runs, or would where a core is free, and neither waits nor has ended."""
     with suppress(OSError):
-        for task in Path("/proc/self/task").iterdir():
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-            if int(task.name) != own and state in "RD":
-                return True
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "RD"
     return False

@@ -235,8 +235,8 @@ class Conditioner(nn.Module):
         if self.config.linear_start:
             latents, known = (jt.array(given["reference"][name]) for name in ("latents", "known"))
             mean = latents.reshape(*latents.shape[:2], -1).mean(dim=2)
-            field = "estimate" if self.config.for_painting else "prior"
-            conditions = conditions._replace(**{field: self.linear_start.prior(conditions.shares, mean, known, expected_mean)})
+            prior = self.linear_start.prior(conditions.shares, mean, known, expected_mean)
+            conditions = conditions._replace(**{"estimate" if self.config.for_painting else "prior": prior})
         return conditions
 
     def expected_mean(self, told: jt.Var) -> jt.Var:

@@ -226,10 +226,14 @@ def with_own_estimate(arrays: Mapping[str, np.ndarray], own: Mapping[str, np.nda
     """A conditioner's arrays from a file, but the linear estimate that painting alone starts from: that is of other photos, and measured
     anew. Raises UserError where the UNet beside the file has learnt what the estimate leaves, and this one's learns all, or the other way
     round."""
-    learnt, stored = bool(config.linear_start) and not config.for_painting, None
+
+    def learns_the_rest(values: dict) -> bool:
+        return bool(values.get("linear_start")) and not values.get("for_painting")
+
+    learnt, stored = learns_the_rest(vars(config)), None
     with suppress(OSError, ValueError):  # of weights without it, it is not known
         stored = json.loads(((path if path.is_dir() else path.parent) / "config.json").read_text())
-    if isinstance(stored, dict) and learnt != (bool(stored.get("linear_start")) and not stored.get("for_painting")):
+    if isinstance(stored, dict) and learnt != learns_the_rest(stored):
         predicts = "all" if learnt else "what the linear start leaves"
         raise UserError(f"The UNet beside {path} predicts {predicts}: give --unet_linear_start {2 if learnt else 1}")
     if learnt:

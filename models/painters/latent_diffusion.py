@@ -253,12 +253,12 @@ class LatentDiffusion:
 
         width, height = (side // self.vae.config.downscale for side in self.size)
         noise = seeded_noise(seeds, (self.vae.config.latent_channels, height, width))
-        x = jt.array(noise(0))
+        first = noise(0)
         if from_estimate:
             (_, conditions, _), _ = given
-            x = noisy_start(x, schedule.alpha(timesteps[0]), schedule.sigma(timesteps[0]), *conditions.estimate)
-        elif options.ref_start < 1:
-            x = jt.array(schedule.add_noise(latents, x.numpy(), timesteps[0]))
+            x = noisy_start(jt.array(first), schedule.alpha(timesteps[0]), schedule.sigma(timesteps[0]), *conditions.estimate)
+        else:
+            x = jt.array(first if options.ref_start == 1 else schedule.add_noise(latents, first, timesteps[0]))
         denoiser = Denoiser(model, schedule, self.options.prediction_type)
         for step, x in enumerate(SAMPLERS[options.sampler](denoiser, x, timesteps, noise), start=1):  # noqa: B020  (each x replaces the last)
             x.sync()

@@ -5,8 +5,8 @@ No gradient of the diffusion loss goes into the encoder. It would make latents t
 statistics instead of a fixed scale (there: batch normalisation without weights). These are folded into the autoencoder that is exported, so
 that painting and other programs read it as any other. Batches are small here, and the mean colour of a few pictures is not that of all:
 the statistics are followed slowly, and used as they are in painting (Ioffe 2017, "Batch renormalization"). What the UNet's estimates look
-like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves. A linear
-estimate that painting starts from stays that of the latents as they were at first.
+like (--unet_perceptual_weight) is not asked here: the decoder that would show them moves. A linear estimate that painting
+starts from stays that of the latents as they were at first.
 
 What the latents are all together, mean, scale and correlation, is bounded by a loss. Latents that drift away or lose a dimension in spite
 of it end the training, before anything is saved.

